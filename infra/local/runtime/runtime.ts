@@ -1,0 +1,206 @@
+/**
+ * The functions as they run on AWS, in this process: the same exported handlers, driven by queues, a bus and a schedule
+ * with the same rules. Takes no decision of its own.
+ */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { createReconcile, type ReconcileDeps } from "../../../functions/reconcile.ts";
+import { createResync } from "../../../functions/resync.ts";
+import { createStatus } from "../../../functions/status.ts";
+import { createDirectory, type Directory } from "../../../shared/clusters/directory.ts";
+import type { Registry } from "../../../shared/clusters/registry.ts";
+import { FACT_SOURCE, type Facts, RECONCILED } from "../../../shared/events/facts.ts";
+import { QUEUE_DELAY_MS, type QueueName, type WakeUps } from "../../../shared/events/wake-ups.ts";
+import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
+import { createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
+import { lambdaContext } from "./lambda-context.ts";
+
+const FUNCTION_TIMEOUT_MS = { reconcile: 60_000, resync: 50_000, status: 30_000 } as const;
+const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 } as const;
+/** Invocations of `reconcile` at once. */
+const CONCURRENCY = 8;
+const SETTLED_MINUTES = 10;
+
+export interface RuntimeOptions {
+  readonly registry: Registry;
+  readonly deployment: string;
+  /** Seconds between ticks of the schedule; 0 switches it off. */
+  readonly resyncSeconds: number;
+  /** Every tick wakes every pool, with the full look: no events are expected. */
+  readonly wakeEverything: boolean;
+  readonly logger: Logger;
+  readonly onPass?: NonNullable<ReconcileDeps["onPass"]>;
+}
+
+export interface LocalRuntime {
+  readonly directory: Directory;
+  /** Invokes `resync` now. */
+  tick(): Promise<void>;
+  /** Takes no new work, lets invocations under way end, and closes the connections. */
+  stop(): Promise<void>;
+}
+
+export function startRuntime({ registry, deployment, resyncSeconds, wakeEverything, logger, onPass }: RuntimeOptions): LocalRuntime {
+  const now = Date.now;
+  const directory = createDirectory({ registry, now });
+  const work = createWork();
+  const queues: Readonly<Record<QueueName, FifoQueue>> = {
+    passes: createFifoQueue({ ...QUEUE, name: "passes", delayMs: QUEUE_DELAY_MS.passes }),
+    late: createFifoQueue({ ...QUEUE, name: "late", delayMs: QUEUE_DELAY_MS.late }),
+  };
+  const wakeUps: WakeUps = {
+    async send(queue, outgoing) {
+      for (const entry of outgoing) queues[queue].send(entry, now());
+      pump(queue);
+      return [];
+    },
+  };
+  const status = createStatus(() => ({ directory, wakeUps, now, logger }));
+  const facts = createBus((event) => work.run(() => status(event, lambdaContext("status", FUNCTION_TIMEOUT_MS.status))));
+  const reconcile = createReconcile(() => ({
+    directory,
+    wakeUps,
+    facts,
+    deployment,
+    stopped: false,
+    now,
+    sleep: (ms) => sleep(ms),
+    nonce: randomUUID,
+    logger,
+    ...(onPass === undefined ? {} : { onPass }),
+  }));
+  const rules = { settledMinutes: SETTLED_MINUTES, everything: wakeEverything };
+  const resync = createResync(() => ({ directory, wakeUps, rules, now, logger }));
+
+  const pumps = { passes: createPump(queues.passes, deliver("passes")), late: createPump(queues.late, deliver("late")) };
+  const pump = (queue: QueueName) => pumps[queue].wake();
+
+  /** One invocation with one batch; what fails or throws comes again. */
+  function deliver(queue: QueueName) {
+    return async (batch: readonly Message[]) => {
+      const all = new Set(batch.map(({ id }) => id));
+      const failed = await work
+        .run(() => reconcile(batchEvent(queue, batch), lambdaContext("reconcile", FUNCTION_TIMEOUT_MS.reconcile)))
+        .then((response) => new Set(response?.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier) ?? all))
+        .catch(() => all);
+      const lettersBefore = queues[queue].deadLetters.length;
+      queues[queue].settle(batch, failed, now());
+      for (const letter of queues[queue].deadLetters.slice(lettersBefore)) logger.error("dead letter", { queue, body: letter.body });
+    };
+  }
+  const tick = async () => {
+    await work
+      .run(() => resync({ time: new Date(now()).toISOString() }, lambdaContext("resync", FUNCTION_TIMEOUT_MS.resync)))
+      .catch((error: unknown) => logger.error("resync failed", describeError(error)));
+  };
+  const schedule = resyncSeconds > 0 ? setInterval(() => void tick(), resyncSeconds * 1_000) : undefined;
+  if (resyncSeconds > 0) void tick();
+  return {
+    directory,
+    tick,
+    async stop() {
+      clearInterval(schedule);
+      pumps.passes.stop();
+      pumps.late.stop();
+      await work.end();
+      for (const name of await directory.names()) await (await directory.find(name))?.connection.close();
+    },
+  };
+}
+
+/** Keeps count of invocations, so that a stop can wait for them. */
+function createWork() {
+  const running = new Set<Promise<unknown>>();
+  let ended = false;
+  return {
+    async run<T>(invoke: () => Promise<T>): Promise<T | undefined> {
+      if (ended) return undefined;
+      const promise = invoke();
+      running.add(promise);
+      try {
+        return await promise;
+      } finally {
+        running.delete(promise);
+      }
+    },
+    /** Waits a few seconds at most: a pass that is cut off loses nothing. */
+    async end(): Promise<void> {
+      ended = true;
+      await Promise.race([Promise.allSettled(running), sleep(5_000, undefined, { ref: false })]);
+    },
+  };
+}
+
+/** EventBridge with its one rule: a fact invokes `status`, once, and nobody waits for it. */
+function createBus(invoke: (event: unknown) => Promise<unknown>): Facts {
+  return {
+    async publishReconciled(detail) {
+      const event = {
+        version: "0",
+        id: randomUUID(),
+        "detail-type": RECONCILED,
+        source: FACT_SOURCE,
+        account: "000000000000",
+        time: new Date().toISOString(),
+        region: "local",
+        resources: [],
+        detail,
+      };
+      // The stack has logged what went wrong; a lost status is found by the next pass.
+      void invoke(event).catch(() => {});
+      return true;
+    },
+  };
+}
+
+/** The event that Lambda's poller makes of a batch. */
+function batchEvent(queue: QueueName, batch: readonly Message[]) {
+  return {
+    Records: batch.map(({ id, body, groupId, sentAt, receipts }) => ({
+      messageId: id,
+      receiptHandle: id,
+      body,
+      attributes: {
+        ApproximateReceiveCount: String(receipts),
+        SentTimestamp: String(sentAt),
+        SenderId: "local",
+        ApproximateFirstReceiveTimestamp: String(Date.now()),
+        MessageGroupId: groupId,
+      },
+      messageAttributes: {},
+      md5OfBody: "",
+      eventSource: "aws:sqs",
+      eventSourceARN: `arn:aws:sqs:local:000000000000:${queue}.fifo`,
+      awsRegion: "local",
+    })),
+  };
+}
+
+/** Receives from one queue whenever something is due, with bounded concurrency. */
+function createPump(queue: FifoQueue, deliver: (batch: readonly Message[]) => Promise<void>) {
+  let busy = 0;
+  let stopped = false;
+  let timer: NodeJS.Timeout | undefined;
+  const wake = () => {
+    clearTimeout(timer);
+    while (!stopped && busy < CONCURRENCY) {
+      const batch = queue.receive(Date.now());
+      if (batch.length === 0) break;
+      busy += 1;
+      void deliver(batch).finally(() => {
+        busy -= 1;
+        wake();
+      });
+    }
+    const next = queue.nextAt();
+    if (stopped || next === undefined || busy >= CONCURRENCY) return;
+    timer = setTimeout(wake, Math.max(1, next - Date.now()));
+  };
+  return {
+    wake,
+    stop() {
+      stopped = true;
+      clearTimeout(timer);
+    },
+  };
+}

@@ -1,0 +1,356 @@
+/** Does what a plan says, in its order, and collects every outcome. Decides nothing but when to stop. */
+import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
+import { isRecord } from "../planning/json.ts";
+import type { Vm } from "../planning/model.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER, REVOKED_ANNOTATION, vmName } from "../planning/names.ts";
+import type { Action, ActionKind, Observation, Plan } from "../planning/plan.ts";
+import { buildRevision } from "../planning/revisions.ts";
+import type { Announcement, PassFailure } from "../planning/status.ts";
+import { buildVm } from "../planning/template.ts";
+import {
+  type Answer,
+  type ApiFailure,
+  type Cluster,
+  CONTROLLER_REVISIONS,
+  type JsonPatchOperation,
+  poolsOf,
+  VIRTUAL_MACHINES,
+} from "./cluster.ts";
+
+/** Calls under way at once. */
+const CONCURRENCY = 16;
+const RETRIES_MAX = 3;
+
+export interface ApplyContext {
+  readonly cluster: Cluster;
+  readonly seen: Observation;
+  readonly poolVersion: string;
+  /** Name of this deployment in the claim. */
+  readonly by: string;
+  /** Fresh for this loop. */
+  readonly nonce: string;
+  readonly sleep: (ms: number) => Promise<void>;
+  /** Time left in which a write may still start, in milliseconds. */
+  readonly writeTimeLeftMs: () => number;
+}
+
+/** What became of one action. */
+export interface Outcome {
+  readonly action: Action;
+  /** `done` also when it was found done; `skipped` when it was never sent. */
+  readonly result: "done" | "already" | "failed" | "skipped";
+  readonly failure: ApiFailure | undefined;
+}
+
+export interface Applied {
+  readonly outcomes: readonly Outcome[];
+  readonly ledger: Ledger;
+  /** The pool's resourceVersion after the last write to it; undefined when it was not written. */
+  readonly poolResourceVersion: string | undefined;
+}
+
+/** What a phase hands to the next. */
+interface Progress {
+  outcomes: Outcome[];
+  ledger: Ledger;
+  poolResourceVersion: string | undefined;
+}
+
+/** Applies the plan's actions: upkeep, revocations, the claim, then what the claim allows. A phase that fails stops those that lean on it. */
+export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Applied> {
+  const progress: Progress = { outcomes: [], ledger: context.seen.ledger, poolResourceVersion: undefined };
+  await applyAll(of(plan, "releaseVm", "dropVmFinalizer"), progress, (action) => freeVm(action.vm, context, action.kind));
+  await applyAll(of(plan, "revokeDelete"), progress, (action) => revoke(action.vm, context));
+  const guarded = of(plan, "createRevision", "createVm", "deleteVm");
+  if (hasFailed(progress, "revokeDelete") || !(await applyClaim(plan, context, progress))) {
+    skip(guarded, progress);
+    return progress;
+  }
+  await applyAll(of(plan, "createRevision"), progress, (action) => createRevision(action.name, context));
+  const creates = of(plan, "createVm");
+  if (hasFailed(progress, "createRevision")) skip(creates, progress);
+  else await applyCreates(creates, context, progress);
+  await applyAll(of(plan, "deleteVm"), progress, (action) => deleteVm(action.vm, context));
+  await applyAll(of(plan, "dropPoolFinalizer"), progress, () => dropPoolFinalizer(context));
+  return progress;
+}
+
+/** How many of each kind were done, kinds that were not left out. */
+export function countDone(outcomes: readonly Outcome[]): Partial<Record<ActionKind, number>> {
+  const counts: Partial<Record<ActionKind, number>> = {};
+  for (const { action, result } of outcomes) if (result === "done") counts[action.kind] = (counts[action.kind] ?? 0) + 1;
+  return counts;
+}
+
+function of<K extends ActionKind>(plan: Plan, ...kinds: readonly K[]): readonly Extract<Action, { kind: K }>[] {
+  const isOf = (action: Action): action is Extract<Action, { kind: K }> => kinds.some((kind) => kind === action.kind);
+  return plan.actions.filter(isOf);
+}
+
+function hasFailed({ outcomes }: Progress, kind: ActionKind): boolean {
+  return outcomes.some(({ action, result }) => action.kind === kind && (result === "failed" || result === "skipped"));
+}
+
+function skip(actions: readonly Action[], progress: Progress): void {
+  for (const action of actions) progress.outcomes.push({ action, result: "skipped", failure: undefined });
+}
+
+type Result = Pick<Outcome, "result" | "failure">;
+const DONE: Result = { result: "done", failure: undefined };
+const ALREADY: Result = { result: "already", failure: undefined };
+const SKIPPED: Result = { result: "skipped", failure: undefined };
+
+/** Runs the actions with bounded concurrency; an outcome for each, whatever fails. */
+async function applyAll<A extends Action>(
+  actions: readonly A[],
+  progress: Progress,
+  act: (action: A) => Promise<Result>,
+): Promise<void> {
+  const queue = [...actions];
+  const worker = async () => {
+    for (let action = queue.shift(); action !== undefined; action = queue.shift()) {
+      progress.outcomes.push({ action, ...(await act(action)) });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(CONCURRENCY, actions.length) }, worker));
+}
+
+/** One call, repeated when the server asks for patience and the time allows it. `onUnclear` hears of answers that do not say what happened. */
+async function send(
+  { sleep, writeTimeLeftMs }: ApplyContext,
+  call: () => Promise<Answer<unknown>>,
+  onUnclear: () => void = () => {},
+): Promise<Answer<unknown> | undefined> {
+  for (let attempt = 0; ; attempt += 1) {
+    if (writeTimeLeftMs() <= 0) return undefined;
+    const answer = await call();
+    if (answer.ok) return answer;
+    if (!answer.failure.definite) onUnclear();
+    const { retryAfterMs } = answer.failure;
+    if (retryAfterMs === undefined || attempt >= RETRIES_MAX || retryAfterMs >= writeTimeLeftMs()) return answer;
+    await sleep(retryAfterMs);
+  }
+}
+
+function failed(failure: ApiFailure): Result {
+  return { result: "failed", failure };
+}
+
+/** Creates in batches of 1, 2, 4, …: a template that the cluster refuses costs one call. Stops at the first failure. */
+async function applyCreates(
+  creates: readonly Extract<Action, { kind: "createVm" }>[],
+  context: ApplyContext,
+  progress: Progress,
+): Promise<void> {
+  const tainted = new Set(progress.ledger.tainted);
+  const before = progress.outcomes.length;
+  for (let start = 0, size = 1; start < creates.length; start += size, size *= 2) {
+    const batch = creates.slice(start, start + size);
+    await applyAll(batch, progress, (action) => createVm(action, context, () => tainted.add(action.ordinal)));
+    if (progress.outcomes.slice(before).some(({ result }) => result === "failed" || result === "skipped")) {
+      skip(creates.slice(start + size), progress);
+      break;
+    }
+  }
+  progress.ledger = { ...progress.ledger, tainted };
+}
+
+async function createVm(
+  { ordinal, revision }: Extract<Action, { kind: "createVm" }>,
+  context: ApplyContext,
+  onUnclear: () => void,
+): Promise<Result> {
+  const { cluster, seen, poolVersion } = context;
+  const { pool, verdict } = seen;
+  if (!verdict.legal) return SKIPPED;
+  const poolApiVersion = `pool.kubevirt.io/${poolVersion}`;
+  const vm = buildVm({ pool, spec: verdict.spec, poolApiVersion, ordinal, revision });
+  const answer = await send(context, () => cluster.create(VIRTUAL_MACHINES, pool, vm), onUnclear);
+  if (answer === undefined) return SKIPPED;
+  if (answer.ok) return DONE;
+  // Ours, or another's: the next look finds the name taken and counts it, or takes the next ordinal.
+  return answer.failure.kind === "alreadyExists" ? ALREADY : failed(answer.failure);
+}
+
+async function createRevision(name: string, context: ApplyContext): Promise<Result> {
+  const { cluster, seen, poolVersion } = context;
+  const revision = buildRevision(seen.pool, `pool.kubevirt.io/${poolVersion}`, name);
+  const answer = await send(context, () => cluster.create(CONTROLLER_REVISIONS, seen.pool, revision));
+  if (answer === undefined) return SKIPPED;
+  if (answer.ok) return DONE;
+  // Another pass was quicker; under the generation's own name the next look says whose it is.
+  const isOwnName = name !== `${seen.pool.name}-${seen.pool.generation}`;
+  return answer.failure.kind === "alreadyExists" && isOwnName ? ALREADY : failed(answer.failure);
+}
+
+async function deleteVm(vm: Vm, context: ApplyContext): Promise<Result> {
+  const { cluster, seen } = context;
+  const at = { namespace: seen.pool.namespace, name: vm.name };
+  const answer = await send(context, () => cluster.delete(VIRTUAL_MACHINES, at, vm));
+  if (answer === undefined) return SKIPPED;
+  if (answer.ok) return DONE;
+  return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
+}
+
+/** Drops the pool's finalizer, and on release our owner reference; everything else stays. The list is this read's, so a change in between is a conflict. */
+async function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVmFinalizer"): Promise<Result> {
+  const { cluster, seen } = context;
+  const owners = vm.owners.filter(({ uid }) => uid !== seen.pool.uid);
+  const metadata = {
+    uid: vm.uid,
+    resourceVersion: vm.resourceVersion,
+    finalizers: vm.finalizers.filter((finalizer) => finalizer !== POOL_FINALIZER),
+    ...(kind === "releaseVm" ? { ownerReferences: owners } : {}),
+  };
+  const at = { namespace: seen.pool.namespace, name: vm.name };
+  const answer = await send(context, () =>
+    cluster.patch(VIRTUAL_MACHINES, at, { type: "merge", body: { metadata } }),
+  );
+  if (answer === undefined) return SKIPPED;
+  if (answer.ok) return DONE;
+  return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
+}
+
+/** Changes the VM, so that a delete that still carries the old resourceVersion misses. Only a live object of that UID will do. */
+async function revoke(vm: Vm, context: ApplyContext): Promise<Result> {
+  const { cluster, seen, nonce } = context;
+  const body = { metadata: { uid: vm.uid, annotations: { [REVOKED_ANNOTATION]: nonce } } };
+  const at = { namespace: seen.pool.namespace, name: vm.name };
+  const answer = await send(context, () => cluster.patch(VIRTUAL_MACHINES, at, { type: "merge", body }));
+  if (answer === undefined) return SKIPPED;
+  if (!answer.ok) return failed(answer.failure);
+  return isTerminating(answer.value) ? { ...SKIPPED } : DONE;
+}
+
+function isTerminating(object: unknown): boolean {
+  return metadataOf(object)["deletionTimestamp"] !== undefined;
+}
+
+/** Writes the claim where the plan has one; true when what leans on it may go on. */
+async function applyClaim(plan: Plan, context: ApplyContext, progress: Progress): Promise<boolean> {
+  const [action] = of(plan, "writeClaim");
+  if (action === undefined) return true;
+  const { cluster, seen, poolVersion, nonce } = context;
+  const { pool } = seen;
+  const text = pool.annotations?.[CLAIM_ANNOTATION];
+  const previous = parseClaim(text);
+  const operations = claimOperations(context, { action, previous, text });
+  const answer = await send(context, () => cluster.patch(poolsOf(poolVersion), pool, { type: "json", operations }));
+  if (answer === undefined || !answer.ok) {
+    progress.outcomes.push({ action, ...(answer === undefined ? SKIPPED : failed(answer.failure)) });
+    // Whether an unclear write took effect is not known: this pass owns nothing any more.
+    if (answer?.ok === false && !answer.failure.definite) progress.ledger = EMPTY_LEDGER;
+    return false;
+  }
+  progress.outcomes.push({ action, ...DONE });
+  const issued = of(plan, "createVm").map(({ ordinal }) => ordinal);
+  progress.ledger = ledgerAfterClaim(progress.ledger, { previous, nonce, issued });
+  progress.poolResourceVersion = resourceVersionOf(answer.value) ?? progress.poolResourceVersion;
+  return true;
+}
+
+interface ClaimWrite {
+  readonly action: Extract<Action, { kind: "writeClaim" }>;
+  readonly previous: Claim | undefined;
+  /** The annotation as it was read. */
+  readonly text: string | undefined;
+}
+
+/** A compare-and-swap: refused (422) when the pool, its generation or its claim are not the ones that were read. */
+function claimOperations({ seen, by, nonce }: ApplyContext, { action, previous, text }: ClaimWrite): JsonPatchOperation[] {
+  const { pool, now } = seen;
+  const since = previous?.by === by ? previous.since : { at: now, generation: pool.generation };
+  const value = formatClaim({ ...action.items, by, at: now, nonce, generation: pool.generation, since });
+  const annotation = `/metadata/annotations/${CLAIM_ANNOTATION.replace("/", "~1")}`;
+  const claim: JsonPatchOperation[] =
+    pool.annotations === undefined
+      ? [
+          { op: "test", path: "/metadata/annotations", value: null },
+          { op: "add", path: "/metadata/annotations", value: { [CLAIM_ANNOTATION]: value } },
+        ]
+      : [
+          { op: "test", path: annotation, value: text ?? null },
+          { op: "add", path: annotation, value },
+        ];
+  return [
+    { op: "test", path: "/metadata/uid", value: pool.uid },
+    { op: "test", path: "/metadata/generation", value: pool.generation },
+    ...claim,
+    ...(action.addFinalizer ? finalizerOperations(pool.finalizers) : []),
+  ];
+}
+
+function finalizerOperations(finalizers: readonly string[]): JsonPatchOperation[] {
+  if (finalizers.length > 0) return [{ op: "add", path: "/metadata/finalizers/-", value: POOL_FINALIZER }];
+  return [
+    { op: "test", path: "/metadata/finalizers", value: null },
+    { op: "add", path: "/metadata/finalizers", value: [POOL_FINALIZER] },
+  ];
+}
+
+async function dropPoolFinalizer(context: ApplyContext): Promise<Result> {
+  const { cluster, seen, poolVersion } = context;
+  const { pool } = seen;
+  const finalizers = pool.finalizers.filter((finalizer) => finalizer !== POOL_FINALIZER);
+  const body = { metadata: { uid: pool.uid, resourceVersion: pool.resourceVersion, finalizers } };
+  const answer = await send(context, () => cluster.patch(poolsOf(poolVersion), pool, { type: "merge", body }));
+  if (answer === undefined) return SKIPPED;
+  if (answer.ok) return DONE;
+  return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
+}
+
+function metadataOf(object: unknown): Readonly<Record<string, unknown>> {
+  if (!isRecord(object)) return {};
+  const { metadata } = object;
+  return isRecord(metadata) ? metadata : {};
+}
+
+function resourceVersionOf(object: unknown): string | undefined {
+  const { resourceVersion } = metadataOf(object);
+  return typeof resourceVersion === "string" ? resourceVersion : undefined;
+}
+
+/** The Kubernetes Events that tell what was done. */
+export function announceOutcomes(seen: Observation, outcomes: readonly Outcome[]): Announcement[] {
+  const { namespace, name: poolName } = seen.pool;
+  return outcomes.flatMap(({ action, result }): Announcement[] => {
+    if (result !== "done") return [];
+    if (action.kind === "createVm") {
+      const message = `Created VM ${namespace}/${vmName(poolName, action.ordinal)}`;
+      return [{ type: "Normal", reason: "SuccessfulCreate", message, key: `${seen.now}` }];
+    }
+    if (action.kind === "deleteVm") {
+      const message = `Deleted VM ${namespace}/${action.vm.name} with uid ${action.vm.uid} from pool`;
+      return [{ type: "Normal", reason: "SuccessfulDelete", message, key: action.vm.uid }];
+    }
+    return [];
+  });
+}
+
+/** What the pool's owner must hear of; what another look settles is not a failure. */
+export function failuresOf(outcomes: readonly Outcome[]): PassFailure[] {
+  return outcomes.flatMap((outcome) => {
+    if (outcome.failure === undefined || isOvertaken(outcome)) return [];
+    return [{ during: phaseOf(outcome.action.kind), message: outcome.failure.message }];
+  });
+}
+
+/** Somebody changed the object since it was read: look again. A claim whose test fails is answered 422, not 409. */
+export function isOvertaken({ action, failure }: Outcome): boolean {
+  if (failure === undefined) return false;
+  if (action.kind === "writeClaim" && failure.kind === "invalid") return true;
+  return failure.kind === "conflict" || failure.kind === "notFound" || failure.kind === "alreadyExists";
+}
+
+function phaseOf(kind: ActionKind): PassFailure["during"] {
+  switch (kind) {
+    case "createVm":
+    case "createRevision":
+      return "scaleOut";
+    case "deleteVm":
+    case "revokeDelete":
+      return "scaleIn";
+    default:
+      return "upkeep";
+  }
+}

@@ -1,0 +1,51 @@
+/** Sorts the VMs that a pass has seen by what they are to the pool. */
+import { compareText } from "./selector.ts";
+import { controllerOf, isOwnedBy, isPoolOwner, type Pool, revisionOf, type Vm } from "./model.ts";
+import { isRevisionOf, POOL_FINALIZER } from "./names.ts";
+import type { ParsedSelector } from "./selector.ts";
+
+export interface Membership {
+  /** Controlled by this pool and matched by its selector, terminating ones included; in name order. */
+  readonly members: readonly Vm[];
+  /** Controlled by this pool, but relabelled so that the selector no longer matches. */
+  readonly relabelled: readonly Vm[];
+  /** Controlled by no pool, still with the pool's finalizer, and pointing to this pool. */
+  readonly detached: readonly Vm[];
+  /** Ordinals whose name exists in the namespace as far as seen, whoever owns the object. */
+  readonly taken: ReadonlySet<number>;
+}
+
+/**
+ * `selected` were read by selector; `namespaceVms` are the metadata of all VMs of the namespace, where those were read.
+ * Two lists are never of the same instant, so a VM of either counts.
+ */
+export function sortMembership(
+  pool: Pool,
+  selector: ParsedSelector,
+  { selected, namespaceVms }: { selected: readonly Vm[]; namespaceVms: readonly Vm[] | undefined },
+): Membership {
+  const seen = new Map<string, Vm>();
+  for (const vm of [...selected, ...(namespaceVms ?? [])]) if (!seen.has(vm.uid)) seen.set(vm.uid, vm);
+  const vms = [...seen.values()].sort(byNameAndUid);
+  const owned = vms.filter((vm) => isOwnedBy(vm, pool));
+  return {
+    members: owned.filter((vm) => selector.matches(vm.labels)),
+    relabelled: owned.filter((vm) => !selector.matches(vm.labels)),
+    detached: vms.filter((vm) => isLeftBehind(vm, pool, selector)),
+    taken: new Set(vms.map(({ ordinal }) => ordinal).filter((ordinal) => ordinal !== undefined)),
+  };
+}
+
+/** A VM that no pool controls, which still carries our finalizer and whose revision label, or name and selector, points to `pool`. */
+export function isLeftBehind(vm: Vm, pool: Pool, selector: ParsedSelector | undefined): boolean {
+  if (!vm.finalizers.includes(POOL_FINALIZER)) return false;
+  const controller = controllerOf(vm);
+  if (controller !== undefined && isPoolOwner(controller)) return false;
+  const revision = revisionOf(vm);
+  if (revision !== undefined) return isRevisionOf(pool.name, revision);
+  return vm.ordinal !== undefined && selector !== undefined && selector.matches(vm.labels);
+}
+
+export function byNameAndUid(a: Vm, b: Vm): number {
+  return compareText(a.name, b.name) || compareText(a.uid, b.uid);
+}

@@ -1,0 +1,245 @@
+/** What the planner knows of a pool and of its machines, and the schemas that read them from the API's JSON. */
+import * as z from "zod";
+import { ordinalOf, POOL_GROUP, POOL_KIND, REVISION_LABEL } from "./names.ts";
+import { type Labels, labelSelectorSchema, labelsSchema } from "./selector.ts";
+
+const ownerReferenceSchema = z.looseObject({
+  apiVersion: z.string(),
+  kind: z.string(),
+  name: z.string(),
+  uid: z.string(),
+  controller: z.boolean().nullish(),
+});
+/** An owner reference as the API has it; fields that we do not read are carried along. */
+export type OwnerReference = z.infer<typeof ownerReferenceSchema>;
+
+const metadataSchema = z.object({
+  name: z.string().min(1),
+  namespace: z.string().min(1),
+  uid: z.string().min(1),
+  resourceVersion: z.string().min(1),
+  generation: z.int().nonnegative().optional(),
+  creationTimestamp: z.string().optional(),
+  deletionTimestamp: z.string().optional(),
+  labels: labelsSchema.optional(),
+  annotations: z.record(z.string(), z.string()).optional(),
+  finalizers: z.array(z.string()).optional(),
+  ownerReferences: z.array(ownerReferenceSchema).optional(),
+});
+
+const conditionSchema = z.looseObject({
+  type: z.string(),
+  status: z.string(),
+  lastTransitionTime: z.string().nullish(),
+  reason: z.string().nullish(),
+  message: z.string().nullish(),
+});
+export type Condition = z.infer<typeof conditionSchema>;
+
+const poolStatusSchema = z.looseObject({
+  replicas: z.int().optional(),
+  readyReplicas: z.int().optional(),
+  labelSelector: z.string().optional(),
+  conditions: z.array(conditionSchema).nullish(),
+});
+export type PoolStatus = z.infer<typeof poolStatusSchema>;
+
+const poolSchema = z.object({
+  metadata: metadataSchema.extend({ generation: z.int().nonnegative() }),
+  spec: z.unknown(),
+  status: poolStatusSchema.optional().catch(undefined),
+});
+
+/** A pool as read: its metadata are sound, its spec is not yet judged. */
+export interface Pool {
+  readonly name: string;
+  readonly namespace: string;
+  readonly uid: string;
+  readonly resourceVersion: string;
+  readonly generation: number;
+  readonly deleting: boolean;
+  readonly finalizers: readonly string[];
+  readonly annotations: Readonly<Record<string, string>> | undefined;
+  readonly spec: unknown;
+  readonly status: PoolStatus | undefined;
+}
+
+/** Reads a pool; undefined when even its metadata are not what the API promises. */
+export function parsePool(object: unknown): Pool | undefined {
+  const parsed = poolSchema.safeParse(object);
+  if (!parsed.success) return undefined;
+  const { metadata, spec, status } = parsed.data;
+  return {
+    name: metadata.name,
+    namespace: metadata.namespace,
+    uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    generation: metadata.generation,
+    deleting: metadata.deletionTimestamp !== undefined,
+    finalizers: metadata.finalizers ?? [],
+    annotations: metadata.annotations,
+    spec,
+    status,
+  };
+}
+
+const statePreservationSchema = z.enum(["Disabled", "Offline", "Online"]);
+const selectionPolicySchema = z.looseObject({
+  sortPolicy: z.enum(["AscendingOrder", "DescendingOrder", "Newest", "Oldest", "Random"]).nullish(),
+  selectors: z
+    .looseObject({
+      labelSelector: labelSelectorSchema.nullish(),
+      nodeSelectorRequirementMatcher: z.array(z.looseObject({ key: z.string(), operator: z.string() })).nullish(),
+    })
+    .nullish(),
+});
+const templateMetadataSchema = z.looseObject({
+  labels: labelsSchema.nullish(),
+  annotations: z.record(z.string(), z.string()).nullish(),
+});
+const namedSchema = z.looseObject({ name: z.string() });
+
+/** The parts of a volume that indexing by ordinal rewrites; all else is carried through untouched. */
+const volumeSchema = z.looseObject({
+  name: z.string().optional(),
+  persistentVolumeClaim: z.looseObject({ claimName: z.string() }).nullish(),
+  dataVolume: namedSchema.nullish(),
+  configMap: z.looseObject({ name: z.string().optional() }).nullish(),
+  secret: z.looseObject({ secretName: z.string().optional() }).nullish(),
+  cloudInitNoCloud: z
+    .looseObject({ secretRef: namedSchema.nullish(), networkDataSecretRef: namedSchema.nullish() })
+    .nullish(),
+  cloudInitConfigDrive: z
+    .looseObject({ secretRef: namedSchema.nullish(), networkDataSecretRef: namedSchema.nullish() })
+    .nullish(),
+});
+export type Volume = z.infer<typeof volumeSchema>;
+
+const vmSpecSchema = z.looseObject({
+  template: z.looseObject({
+    metadata: templateMetadataSchema.nullish(),
+    spec: z.looseObject({ volumes: z.array(volumeSchema).nullish() }).nullish(),
+  }),
+  dataVolumeTemplates: z.array(z.looseObject({ metadata: z.looseObject({ name: z.string().min(1) }) })).nullish(),
+});
+export type VmSpec = z.infer<typeof vmSpecSchema>;
+
+/** The pool's spec as far as it is read; an unknown enum value makes it illegal. Source: pool.kubevirt.io/v1beta1. */
+export const poolSpecSchema = z.looseObject({
+  replicas: z.int().min(0).max(2_147_483_647).nullish(),
+  selector: labelSelectorSchema,
+  virtualMachineTemplate: z.looseObject({ metadata: templateMetadataSchema.nullish(), spec: vmSpecSchema }),
+  paused: z.boolean().nullish(),
+  nameGeneration: z
+    .looseObject({
+      appendIndexToConfigMapRefs: z.boolean().nullish(),
+      appendIndexToSecretRefs: z.boolean().nullish(),
+    })
+    .nullish(),
+  maxUnavailable: z.union([z.int(), z.string()]).nullish(),
+  scaleInStrategy: z
+    .looseObject({
+      unmanaged: z.looseObject({}).nullish(),
+      opportunistic: z.looseObject({ statePreservation: statePreservationSchema.nullish() }).nullish(),
+      proactive: z
+        .looseObject({
+          selectionPolicy: selectionPolicySchema.nullish(),
+          statePreservation: statePreservationSchema.nullish(),
+        })
+        .nullish(),
+    })
+    .nullish(),
+  updateStrategy: z
+    .looseObject({
+      unmanaged: z.looseObject({}).nullish(),
+      opportunistic: z.looseObject({}).nullish(),
+      proactive: z.looseObject({ selectionPolicy: selectionPolicySchema.nullish() }).nullish(),
+    })
+    .nullish(),
+  autohealing: z
+    .looseObject({
+      startUpFailureThreshold: z.int().min(1).nullish(),
+      minFailingToStartDuration: z.string().nullish(),
+    })
+    .nullish(),
+});
+/** A pool's spec whose shape is legal; `judge` in `verdict.ts` says whether its meaning is. */
+export type PoolSpec = z.infer<typeof poolSpecSchema>;
+
+/** A VirtualMachine as the planner sees it, whoever owns it. */
+export interface Vm {
+  readonly name: string;
+  readonly uid: string;
+  readonly resourceVersion: string;
+  /** The number in the name; undefined when the pool would not have given that name. */
+  readonly ordinal: number | undefined;
+  readonly owners: readonly OwnerReference[];
+  readonly labels: Labels;
+  readonly finalizers: readonly string[];
+  readonly terminating: boolean;
+  /** Its condition `Ready` is True; always false where only metadata were read. */
+  readonly ready: boolean;
+}
+
+const vmSchema = z.object({
+  metadata: metadataSchema,
+  status: z.looseObject({ conditions: z.array(conditionSchema).nullish() }).nullish(),
+});
+
+/** Reads a VM, or its metadata alone; undefined when it is not what the API promises. */
+export function parseVm(object: unknown, poolName: string): Vm | undefined {
+  const parsed = vmSchema.safeParse(object);
+  if (!parsed.success) return undefined;
+  const { metadata, status } = parsed.data;
+  return {
+    name: metadata.name,
+    uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    ordinal: ordinalOf(poolName, metadata.name),
+    owners: metadata.ownerReferences ?? [],
+    labels: metadata.labels ?? {},
+    finalizers: metadata.finalizers ?? [],
+    terminating: metadata.deletionTimestamp !== undefined,
+    ready: (status?.conditions ?? []).some(({ type, status: value }) => type === "Ready" && value === "True"),
+  };
+}
+
+/** The owner that controls a VM, if any. */
+export function controllerOf(vm: Vm): OwnerReference | undefined {
+  return vm.owners.find(({ controller }) => controller === true);
+}
+
+/** Whether an owner is a VirtualMachinePool, of whatever version. */
+export function isPoolOwner(owner: OwnerReference): boolean {
+  return owner.kind === POOL_KIND && owner.apiVersion.startsWith(`${POOL_GROUP}/`);
+}
+
+/** Whether this pool, and not an earlier one of its name, controls the VM. */
+export function isOwnedBy(vm: Vm, pool: Pool): boolean {
+  const controller = controllerOf(vm);
+  return controller !== undefined && isPoolOwner(controller) && controller.uid === pool.uid;
+}
+
+/** The revision that a VM says it was made from. */
+export function revisionOf(vm: Vm): string | undefined {
+  return vm.labels[REVISION_LABEL];
+}
+
+const revisionSchema = z.object({
+  metadata: metadataSchema,
+  data: z.looseObject({ virtualMachineTemplate: z.unknown(), nameGeneration: z.unknown() }).nullish(),
+});
+
+/** A ControllerRevision (apps/v1) whose data are a complete pool spec. */
+export interface Revision {
+  readonly name: string;
+  readonly ownerUid: string | undefined;
+  readonly data: unknown;
+}
+
+export function parseRevision(object: unknown): Revision | undefined {
+  const parsed = revisionSchema.safeParse(object);
+  if (!parsed.success) return undefined;
+  const owner = (parsed.data.metadata.ownerReferences ?? []).find(({ controller }) => controller === true);
+  return { name: parsed.data.metadata.name, ownerUid: owner?.uid, data: parsed.data.data };
+}

@@ -1,0 +1,39 @@
+/** Names, labels and finalizers of the pool API, and the ordinal in a machine's name. Source: KubeVirt's pool API. */
+
+export const POOL_GROUP = "pool.kubevirt.io";
+export const POOL_KIND = "VirtualMachinePool";
+export const POOL_FINALIZER = "pool.kubevirt.io/finalizer";
+/** On a VM and on its instance template: the name of the ControllerRevision that it was made from. */
+export const REVISION_LABEL = "kubevirt.io/vm-pool-revision-name";
+/** On a pool: the last claim of a pass, see `claim.ts`. */
+export const CLAIM_ANNOTATION = "vmpool-functions/pass";
+/** On a VM: changed to make a late delete of ours miss, see `claim.ts`. */
+export const REVOKED_ANNOTATION = "vmpool-functions/revoked";
+/** Length limit of a Kubernetes label value. */
+export const LABEL_VALUE_LENGTH_MAX = 63;
+/** Ordinals beyond this are not ours to parse; a JavaScript number holds them exactly. */
+const ORDINAL_DIGITS_MAX = 9;
+
+/** `<pool>-<ordinal>`, the name of a machine. */
+export function vmName(poolName: string, ordinal: number): string {
+  return `${poolName}-${ordinal}`;
+}
+
+/** The ordinal in a machine's name; undefined when the name is not one that this pool would give. */
+export function ordinalOf(poolName: string, name: string): number | undefined {
+  if (!name.startsWith(`${poolName}-`)) return undefined;
+  const digits = name.slice(poolName.length + 1);
+  if (!/^(0|[1-9]\d*)$/.test(digits) || digits.length > ORDINAL_DIGITS_MAX) return undefined;
+  return Number(digits);
+}
+
+/** `<pool>-<generation>`, the name of the ControllerRevision of a generation. */
+export function revisionName(poolName: string, generation: number): string {
+  return `${poolName}-${generation}`;
+}
+
+/** Whether a revision label could have been written for the pool of this name. */
+export function isRevisionOf(poolName: string, label: string | undefined): boolean {
+  if (label === undefined || !label.startsWith(`${poolName}-`)) return false;
+  return /^\d+(-[0-9a-f]{8})?$/.test(label.slice(poolName.length + 1));
+}

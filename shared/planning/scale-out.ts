@@ -1,0 +1,39 @@
+/** Which ordinals to create. A create cannot be taken back once sent, so those that may still land count as existing. */
+
+export interface ScaleOut {
+  /** Ordinals to create now, in order. */
+  readonly create: readonly number[];
+  /** Creates of earlier claims that stay on record: they are not sent now and may still land. */
+  readonly carried: ReadonlyMap<number, number>;
+  /** More creates are under way than are wanted: nothing is created until those have landed or expired. */
+  readonly waits: boolean;
+}
+
+export interface ScaleOutInput {
+  readonly replicas: number;
+  /** Machines of the pool, terminating ones included: a replacement comes when the name is free. */
+  readonly existing: number;
+  /** Ordinals whose name exists, whoever owns the object. */
+  readonly taken: ReadonlySet<number>;
+  /** Ordinal → time, see `unfinishedCreates`. */
+  readonly unfinished: ReadonlyMap<number, number>;
+  readonly createsMax: number;
+}
+
+/** Repeats the creates that are unfinished, then takes the lowest free ordinals. */
+export function planScaleOut({ replicas, existing, taken, unfinished, createsMax }: ScaleOutInput): ScaleOut {
+  const wanted = Math.max(0, replicas - existing);
+  if (unfinished.size > wanted) return { create: [], carried: unfinished, waits: true };
+  const again = [...unfinished.keys()].sort((a, b) => a - b);
+  const fresh = lowestFree(Math.min(wanted, createsMax) - again.length, (n) => taken.has(n) || unfinished.has(n));
+  const create = [...again, ...fresh].slice(0, createsMax).sort((a, b) => a - b);
+  const issued = new Set(create);
+  return { create, carried: new Map([...unfinished].filter(([ordinal]) => !issued.has(ordinal))), waits: false };
+}
+
+/** The `count` lowest ordinals that `isTaken` does not rule out; it may rule out any finite number of them. */
+function lowestFree(count: number, isTaken: (ordinal: number) => boolean): number[] {
+  const free: number[] = [];
+  for (let ordinal = 0; free.length < count; ordinal += 1) if (!isTaken(ordinal)) free.push(ordinal);
+  return free;
+}

@@ -1,0 +1,34 @@
+/** When the schedule wakes a pool without being told of a change. */
+import { parseClaim } from "./claim.ts";
+import { fnv1a } from "./hash.ts";
+import { isRecord } from "./json.ts";
+import type { Pool } from "./model.ts";
+import { CLAIM_ANNOTATION } from "./names.ts";
+
+const MINUTE_MS = 60_000;
+
+export interface ResyncRules {
+  /** How often a settled pool is looked at, in minutes. */
+  readonly settledMinutes: number;
+  /** Wake every pool at every tick, with the full look. */
+  readonly everything: boolean;
+}
+
+/** `sweep` is the full look, `resync` the ordinary one; undefined when the pool is not due in the minute of `now`. */
+export function resyncCause(pool: Pool, now: number, { settledMinutes, everything }: ResyncRules): "sweep" | "resync" | undefined {
+  if (everything) return "sweep";
+  const slot = Number(BigInt(`0x${fnv1a(pool.uid)}`) % BigInt(settledMinutes));
+  if (Math.floor(now / MINUTE_MS) % settledMinutes === slot) return "sweep";
+  return isUnsettled(pool) ? "resync" : undefined;
+}
+
+/** Something is left to do or to wait for, as far as the pool itself shows. */
+export function isUnsettled(pool: Pool): boolean {
+  const { status } = pool;
+  const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
+  if (pool.deleting || claim === undefined || claim.generation !== pool.generation) return true;
+  if (claim.create.size > 0 || claim.delete.length > 0 || claim.waitUntil !== undefined) return true;
+  if (status?.conditions?.some(({ type }) => type === "ReplicaFailure") === true) return true;
+  const replicas = isRecord(pool.spec) ? (pool.spec["replicas"] ?? 1) : 1;
+  return (status?.replicas ?? 0) !== replicas || (status?.readyReplicas ?? 0) !== replicas;
+}

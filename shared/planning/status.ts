@@ -1,0 +1,135 @@
+/** The status of a pool after a pass, and the Kubernetes Events that go with a change of its conditions. */
+import { assertNever, describeProblems } from "./errors.ts";
+import type { Condition, Pool, PoolStatus, Vm } from "./model.ts";
+import type { Verdict } from "./verdict.ts";
+
+/** A Kubernetes Event about a pool. */
+export interface Announcement {
+  readonly type: "Normal" | "Warning";
+  readonly reason: string;
+  readonly message: string;
+  /** Events of one pool, reason, message and key are the same event: it is counted up, or told once. */
+  readonly key: string;
+}
+
+/** What a pass could not do, in words for the pool's owner. */
+export interface PassFailure {
+  readonly during: "scaleOut" | "scaleIn" | "upkeep";
+  /** The API server's message; never a header, a token or a body. */
+  readonly message: string;
+}
+
+export interface StatusInput {
+  readonly now: number;
+  readonly pool: Pool;
+  readonly verdict: Verdict;
+  /** Undefined when the machines were not read, because the pool is illegal. */
+  readonly members: readonly Vm[] | undefined;
+  readonly failures: readonly PassFailure[];
+}
+
+export interface StatusReport {
+  readonly status: PoolStatus;
+  /** False when the pool's status says the same already. */
+  readonly changed: boolean;
+  readonly announcements: readonly Announcement[];
+}
+
+/** Counts machines that are not on their way out, as the CRD's column text promises, and sets or removes the conditions. */
+export function reportStatus(input: StatusInput): StatusReport {
+  const { pool, verdict, members } = input;
+  const previous = pool.status;
+  const conditions = [failureCondition(input), pausedCondition(input)]
+    .filter((condition) => condition !== undefined)
+    .map((condition) => keepTransition(condition, previous));
+  const live = members?.filter(({ terminating }) => !terminating);
+  const status: PoolStatus = {
+    replicas: live?.length ?? previous?.replicas ?? 0,
+    readyReplicas: live?.filter(({ ready }) => ready).length ?? previous?.readyReplicas ?? 0,
+    labelSelector: verdict.legal ? verdict.selector.text : (previous?.labelSelector ?? ""),
+    conditions,
+  };
+  return { status, changed: !isSameStatus(previous, status), announcements: announceChanges(input, conditions) };
+}
+
+/** Whether two statuses say the same; a field that is absent is not the same as 0 or empty. */
+export function isSameStatus(a: PoolStatus | undefined, b: PoolStatus): boolean {
+  if (a === undefined) return false;
+  const conditionsOf = (status: PoolStatus) =>
+    (status.conditions ?? []).map(({ type, status: value, reason, message, lastTransitionTime }) =>
+      JSON.stringify([type, value, reason, message, lastTransitionTime]),
+    );
+  return (
+    a.replicas === b.replicas &&
+    a.readyReplicas === b.readyReplicas &&
+    a.labelSelector === b.labelSelector &&
+    conditionsOf(a).sort().join("\n") === conditionsOf(b).sort().join("\n")
+  );
+}
+
+function failureCondition({ now, verdict, failures }: StatusInput): Condition | undefined {
+  const [reason, message] = verdict.legal ? describeFailure(failures[0]) : ["InvalidSpec", describeProblems(verdict.problems)];
+  if (reason === undefined || message === undefined) return undefined;
+  return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
+}
+
+function describeFailure(failure: PassFailure | undefined): readonly [string, string] | readonly [undefined, undefined] {
+  if (failure === undefined) return [undefined, undefined];
+  switch (failure.during) {
+    case "scaleOut":
+      return ["FailedScaleOut", `error during scale out: ${failure.message}`];
+    case "scaleIn":
+      return ["FailedScaleIn", `error during scale in: ${failure.message}`];
+    case "upkeep":
+      return ["FailedUpdate", `error during upkeep of machines: ${failure.message}`];
+    default:
+      return assertNever(failure.during);
+  }
+}
+
+function pausedCondition({ now, verdict, pool }: StatusInput): Condition | undefined {
+  const paused = verdict.legal ? verdict.spec.paused === true : conditionOf(pool.status, "ReplicaPaused") !== undefined;
+  if (!paused) return undefined;
+  return {
+    type: "ReplicaPaused",
+    status: "True",
+    lastTransitionTime: formatSeconds(now),
+    reason: "SuccessfulPaused",
+    message: "Pool controller is paused",
+  };
+}
+
+function conditionOf(status: PoolStatus | undefined, type: string): Condition | undefined {
+  return status?.conditions?.find((condition) => condition.type === type && condition.status === "True");
+}
+
+/** A condition that was there before keeps the time since when it holds. */
+function keepTransition(condition: Condition, previous: PoolStatus | undefined): Condition {
+  const since = conditionOf(previous, condition.type)?.lastTransitionTime;
+  return since ? { ...condition, lastTransitionTime: since } : condition;
+}
+
+function announceChanges({ pool }: StatusInput, conditions: readonly Condition[]): Announcement[] {
+  const after: PoolStatus = { conditions: [...conditions] };
+  const key = String(pool.generation);
+  const announcements: Announcement[] = [];
+  const wasPaused = conditionOf(pool.status, "ReplicaPaused") !== undefined;
+  const isPaused = conditionOf(after, "ReplicaPaused") !== undefined;
+  if (isPaused && !wasPaused) announcements.push(normal("SuccessfulPaused", "Pool is paused", key));
+  if (!isPaused && wasPaused) announcements.push(normal("SuccessfulResume", "Pool is unpaused", key));
+  const before = conditionOf(pool.status, "ReplicaFailure");
+  const failure = conditionOf(after, "ReplicaFailure");
+  if (failure && (before?.reason !== failure.reason || before?.message !== failure.message)) {
+    announcements.push({ type: "Warning", reason: failure.reason ?? "", message: failure.message ?? "", key });
+  }
+  return announcements;
+}
+
+function normal(reason: string, message: string, key: string): Announcement {
+  return { type: "Normal", reason, message, key };
+}
+
+/** metav1.Time has no fractions of a second. */
+function formatSeconds(epochMs: number): string {
+  return new Date(epochMs).toISOString().replace(/\.\d+Z$/, "Z");
+}

@@ -1,0 +1,29 @@
+/** The logger that functions are given: constant messages with fields, one JSON line each on AWS. */
+import { Logger as PowertoolsLogger } from "@aws-lambda-powertools/logger";
+
+export type Fields = Readonly<Record<string, unknown>>;
+
+export interface Logger {
+  debug(message: string, fields: Fields): void;
+  info(message: string, fields: Fields): void;
+  warn(message: string, fields: Fields): void;
+  error(message: string, fields: Fields): void;
+}
+
+/** JSON lines for CloudWatch. */
+export function createLogger(serviceName: string): Logger {
+  const logger = new PowertoolsLogger({ serviceName });
+  return {
+    debug: (message, fields) => logger.debug(message, { ...fields }),
+    info: (message, fields) => logger.info(message, { ...fields }),
+    warn: (message, fields) => logger.warn(message, { ...fields }),
+    error: (message, fields) => logger.error(message, { ...fields }),
+  };
+}
+
+/** What may be logged of a thrown value: its name and message, never its properties, which may hold headers or bodies. */
+export function describeError(error: unknown): Fields {
+  if (!(error instanceof Error)) return { error: "a value that is not an Error was thrown" };
+  const where = error.stack?.split("\n").slice(1, 4).map((line) => line.trim());
+  return { error: error.name, message: error.message.slice(0, 500), where };
+}

@@ -1,0 +1,34 @@
+/** The middy stack of every function: the event is parsed once, unexpected errors are logged without their contents. */
+import middy from "@middy/core";
+import type { Context } from "aws-lambda";
+import type * as z from "zod";
+import { describeError, type Logger } from "./logger.ts";
+
+/** The event is not of the form that this function is triggered with. */
+export class EventError extends Error {
+  override readonly name = "EventError";
+}
+
+export interface StackOptions<S extends z.ZodType> {
+  /** Name of the function, for logs. */
+  readonly name: string;
+  readonly event: S;
+  readonly logger: () => Logger;
+}
+
+/** Wraps `handle`, which gets the parsed event. What is returned takes exactly what AWS sends. */
+export function createStack<S extends z.ZodType, R>(
+  { name, event: schema, logger }: StackOptions<S>,
+  handle: (event: z.output<S>, context: Context) => Promise<R>,
+): (event: unknown, context: Context) => Promise<R> {
+  return middy<unknown, R, Error, Context>()
+    .onError(({ error }) => {
+      logger().error("function failed", { function: name, ...describeError(error) });
+    })
+    .handler(async (event: unknown, context: Context) => {
+      const parsed = schema.safeParse(event);
+      if (parsed.success) return handle(parsed.data, context);
+      const fields = parsed.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
+      throw new EventError(`the event of ${name} is not of the expected form: ${fields.slice(0, 5).join("; ")}`);
+    });
+}
