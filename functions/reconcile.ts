@@ -1,8 +1,6 @@
 /** The queues' function: one pass for each pool of the batch, whatever the number of its wake-ups; then a fact, and another wake-up where due. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { EventBridgeClient } from "@aws-sdk/client-eventbridge";
-import { SQSClient } from "@aws-sdk/client-sqs";
 import type { SQSBatchResponse } from "aws-lambda";
 import * as z from "zod";
 import { createCluster, type Meter } from "../shared/clusters/cluster.ts";
@@ -10,7 +8,15 @@ import { createDirectory, type Directory, type ReachableCluster } from "../share
 import { type PassResult, reconcilePool } from "../shared/clusters/reconcile-pool.ts";
 import { createFileRegistry } from "../shared/clusters/registry.ts";
 import { createEventBridgeFacts, type Facts, type Reconciled, reconciledSchema } from "../shared/events/facts.ts";
-import { createSqsWakeUps, groupIdOf, isWide, QUEUE_DELAY_MS, type WakeUp, type WakeUps, wakeUpSchema } from "../shared/events/wake-ups.ts";
+import {
+  createSqsWakeUps,
+  groupIdOf,
+  isWide,
+  QUEUE_DELAY_MS,
+  type WakeUp,
+  type WakeUps,
+  wakeUpSchema,
+} from "../shared/events/wake-ups.ts";
 import { parseJson } from "../shared/planning/json.ts";
 import { readConfig, reconcileConfigSchema } from "../shared/runtime/config.ts";
 import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
@@ -73,16 +79,19 @@ type Remembered = Map<string, { readonly startedAt: number; readonly wide: boole
 /** Makes the handler. `deps` is called at the first event, so that importing a function reads no environment. */
 export function createReconcile(deps: () => ReconcileDeps) {
   const remembered: Remembered = new Map();
-  return createStack({ name: "reconcile", event: batchSchema, logger: () => deps().logger }, async ({ Records }, context) => {
-    const given = deps();
-    const endsAt = given.now() + context.getRemainingTimeInMillis() - REPORT_RESERVE_MS;
-    const groups = groupByPool(Records, given.logger);
-    const unfinished = await Promise.all(groups.map((group) => serve(group, { deps: given, remembered, endsAt })));
-    const response: SQSBatchResponse = {
-      batchItemFailures: unfinished.flat().map((itemIdentifier) => ({ itemIdentifier })),
-    };
-    return response;
-  });
+  return createStack(
+    { name: "reconcile", event: batchSchema, logger: () => deps().logger },
+    async ({ Records }, context) => {
+      const given = deps();
+      const endsAt = given.now() + context.getRemainingTimeInMillis() - REPORT_RESERVE_MS;
+      const groups = groupByPool(Records, given.logger);
+      const unfinished = await Promise.all(groups.map((group) => serve(group, { deps: given, remembered, endsAt })));
+      const response: SQSBatchResponse = {
+        batchItemFailures: unfinished.flat().map((itemIdentifier) => ({ itemIdentifier })),
+      };
+      return response;
+    },
+  );
 }
 
 /** One group a pool: one pass serves the union of its wake-ups. What is not a wake-up is logged and let go. */
@@ -124,7 +133,13 @@ async function serve(group: Group, serving: Serving): Promise<readonly string[]>
     await pass(group, serving);
     return [];
   } catch (error) {
-    deps.logger.error("pass failed", { cluster, namespace, pool: name, attempt: group.attempt, ...describeError(error) });
+    deps.logger.error("pass failed", {
+      cluster,
+      namespace,
+      pool: name,
+      attempt: group.attempt,
+      ...describeError(error),
+    });
     if (group.attempt >= ATTEMPTS_MAX) return [];
     const wakeUp: WakeUp = { ...group.wakeUp, cause: group.wide ? "sweep" : "error", attempt: group.attempt + 1 };
     const unsent = await deps.wakeUps.send("late", [{ wakeUp, seenAtMs: undefined }]).catch(() => ["unsent"]);
@@ -141,7 +156,12 @@ async function pass(group: Group, { deps, remembered, endsAt }: Serving): Promis
   const target = await deps.directory.find(wakeUp.cluster);
   if (deps.stopped || target === undefined || !isServed(target, wakeUp)) {
     const why = deps.stopped ? "stopped" : "not served";
-    logger.warn("pool is not reconciled", { cluster: wakeUp.cluster, namespace: wakeUp.namespace, pool: wakeUp.name, why });
+    logger.warn("pool is not reconciled", {
+      cluster: wakeUp.cluster,
+      namespace: wakeUp.namespace,
+      pool: wakeUp.name,
+      why,
+    });
     return;
   }
   const meter: Meter = { requests: 0, writes: 0, bytes: 0 };
@@ -184,7 +204,20 @@ interface Passed {
 function logPass({ logger, onPass }: ReconcileDeps, { wakeUp, result, meter, durationMs }: Passed): void {
   const { cluster, namespace, name: pool, cause } = wakeUp;
   const { outcome, decisions, actions, failures, complete, again } = result;
-  const fields = { cluster, namespace, pool, cause, outcome, decisions: decisions.slice(0, 20), actions, failures, complete, again, durationMs, ...meter };
+  const fields = {
+    cluster,
+    namespace,
+    pool,
+    cause,
+    outcome,
+    decisions: decisions.slice(0, 20),
+    actions,
+    failures,
+    complete,
+    again,
+    durationMs,
+    ...meter,
+  };
   const { unreadable } = result;
   if (unreadable !== undefined) {
     const { kind, message } = unreadable.failure;
@@ -204,10 +237,14 @@ interface Published extends Omit<Passed, "wakeUp"> {
 }
 
 /** The fact, unless there is nothing to tell, and the next wake-up. Throws when one cannot be sent. */
-async function publish(deps: ReconcileDeps, { group, result, meter, startedAt, durationMs, mode }: Published): Promise<void> {
+async function publish(
+  deps: ReconcileDeps,
+  { group, result, meter, startedAt, durationMs, mode }: Published,
+): Promise<void> {
   const { wakeUp, wide } = group;
   const fact = mode === "act" ? factOf({ wakeUp, result, meter, startedAt, durationMs }) : undefined;
-  if (fact !== undefined && !(await deps.facts.publishReconciled(fact))) throw new Error("the fact could not be published");
+  if (fact !== undefined && !(await deps.facts.publishReconciled(fact)))
+    throw new Error("the fact could not be published");
   if (!result.again || mode === "observe") return;
   const cause = wide && !result.complete ? "sweep" : "again";
   const unsent = await deps.wakeUps.send("passes", [{ wakeUp: { ...wakeUp, cause, attempt: 0 }, seenAtMs: undefined }]);
@@ -215,7 +252,13 @@ async function publish(deps: ReconcileDeps, { group, result, meter, startedAt, d
 }
 
 /** Undefined when the pass changed nothing, failed in nothing and found the pool's status as it should be. */
-function factOf({ wakeUp, result, meter, startedAt, durationMs }: Passed & { startedAt: number }): Reconciled | undefined {
+function factOf({
+  wakeUp,
+  result,
+  meter,
+  startedAt,
+  durationMs,
+}: Passed & { startedAt: number }): Reconciled | undefined {
   const { view, status, statusChanged, failures, actions, complete, resourceVersion } = result;
   const silent = !statusChanged && failures.length === 0 && complete && Object.keys(actions).length === 0;
   if (view === undefined || resourceVersion === undefined || silent) return undefined;
@@ -244,8 +287,8 @@ function productionDeps(): ReconcileDeps {
   const config = readConfig(reconcileConfigSchema);
   return {
     directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
-    wakeUps: createSqsWakeUps(new SQSClient({}), { passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
-    facts: createEventBridgeFacts(new EventBridgeClient({}), config.EVENT_BUS_NAME),
+    wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
+    facts: createEventBridgeFacts(config.EVENT_BUS_NAME),
     deployment: config.DEPLOYMENT,
     stopped: config.STOPPED === "true",
     now: Date.now,

@@ -1,5 +1,4 @@
 /** The schedule's function: lists the pools of every registered cluster and wakes those that are due. Reads clusters, writes to none. */
-import { SQSClient } from "@aws-sdk/client-sqs";
 import * as z from "zod";
 import { type ApiFailure, createCluster, type Meter, poolsOf } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
@@ -68,16 +67,18 @@ async function listDue(name: string, deps: ResyncDeps, deadline: AbortSignal): P
     const listed = await listPools(found, deadline);
     if (listed.failure === undefined) return selectDue(found, listed.pools, deps);
     if (listed.failure.kind === "unauthorized") deps.directory.refuse(name);
-    deps.logger.warn("cluster cannot be read", { cluster: name, kind: listed.failure.kind, message: listed.failure.message });
+    deps.logger.warn("cluster cannot be read", {
+      cluster: name,
+      kind: listed.failure.kind,
+      message: listed.failure.message,
+    });
   } catch (error) {
     deps.logger.error("cluster cannot be read", { cluster: name, ...describeError(error) });
   }
   return undefined;
 }
 
-type Listed =
-  | { readonly pools: readonly unknown[]; readonly failure?: undefined }
-  | { readonly failure: ApiFailure };
+type Listed = { readonly pools: readonly unknown[]; readonly failure?: undefined } | { readonly failure: ApiFailure };
 
 async function listPools({ access, connection, cache }: ReachableCluster, deadline: AbortSignal): Promise<Listed> {
   const meter: Meter = { requests: 0, writes: 0, bytes: 0 };
@@ -94,7 +95,11 @@ async function listPools({ access, connection, cache }: ReachableCluster, deadli
   return { pools };
 }
 
-function selectDue({ name: cluster }: ReachableCluster, objects: readonly unknown[], { now, rules }: ResyncDeps): DueList {
+function selectDue(
+  { name: cluster }: ReachableCluster,
+  objects: readonly unknown[],
+  { now, rules }: ResyncDeps,
+): DueList {
   const seenAtMs = now();
   const due = objects.flatMap((object): Outgoing[] => {
     const pool = parsePool(object);
@@ -111,7 +116,7 @@ function productionDeps(): ResyncDeps {
   const config = readConfig(resyncConfigSchema);
   return {
     directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
-    wakeUps: createSqsWakeUps(new SQSClient({}), { passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
+    wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     rules: { settledMinutes: config.RESYNC_SETTLED_MINUTES, everything: false },
     now: Date.now,
     logger: createLogger("resync"),

@@ -1,7 +1,6 @@
 /** Writes the status that a pass reported to the pool's status subresource, when it differs, and wakes the pool to have it verified. */
-import { SQSClient } from "@aws-sdk/client-sqs";
 import * as z from "zod";
-import { type Answer, createCluster, type Cluster, type Meter, poolsOf } from "../shared/clusters/cluster.ts";
+import { type Answer, type Cluster, createCluster, type Meter, poolsOf } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory } from "../shared/clusters/directory.ts";
 import { createFileRegistry } from "../shared/clusters/registry.ts";
 import { FACT_SOURCE, RECONCILED, type Reconciled, reconciledSchema } from "../shared/events/facts.ts";
@@ -25,7 +24,16 @@ export interface StatusDeps {
   readonly logger: Logger;
 }
 
-export type StatusResult = "equal" | "written" | "conflict" | "stale" | "gone" | "failed" | "observing" | "unknownCluster" | "nothing";
+export type StatusResult =
+  | "equal"
+  | "written"
+  | "conflict"
+  | "stale"
+  | "gone"
+  | "failed"
+  | "observing"
+  | "unknownCluster"
+  | "nothing";
 
 const eventSchema = z.object({
   source: z.literal(FACT_SOURCE),
@@ -35,16 +43,23 @@ const eventSchema = z.object({
 
 /** Makes the handler. `deps` is called at the first event, so that importing a function reads no environment. */
 export function createStatus(deps: () => StatusDeps) {
-  return createStack({ name: "status", event: eventSchema, logger: () => deps().logger }, async ({ detail }, context) => {
-    const deadline = AbortSignal.timeout(Math.max(1, context.getRemainingTimeInMillis() - TIME_RESERVE_MS));
-    const result = await writeStatus(detail, deps(), deadline);
-    // Every write is followed by a pass that verifies it, so the sequence ends in equality.
-    if (result === "written" || result === "conflict" || result === "stale") await wake(detail, deps());
-    return result;
-  });
+  return createStack(
+    { name: "status", event: eventSchema, logger: () => deps().logger },
+    async ({ detail }, context) => {
+      const deadline = AbortSignal.timeout(Math.max(1, context.getRemainingTimeInMillis() - TIME_RESERVE_MS));
+      const result = await writeStatus(detail, deps(), deadline);
+      // Every write is followed by a pass that verifies it, so the sequence ends in equality.
+      if (result === "written" || result === "conflict" || result === "stale") await wake(detail, deps());
+      return result;
+    },
+  );
 }
 
-async function writeStatus(fact: Reconciled, { directory, now, logger }: StatusDeps, deadline: AbortSignal): Promise<StatusResult> {
+async function writeStatus(
+  fact: Reconciled,
+  { directory, now, logger }: StatusDeps,
+  deadline: AbortSignal,
+): Promise<StatusResult> {
   const { status } = fact;
   if (status === undefined) return "nothing";
   if (now() - Date.parse(fact.startedAt) - fact.durationMs > FACT_AGE_MAX_MS) return "stale";
@@ -60,7 +75,13 @@ async function writeStatus(fact: Reconciled, { directory, now, logger }: StatusD
   if (answer.failure.kind === "conflict") return "conflict";
   if (answer.failure.kind === "notFound") return "gone";
   const { kind, message } = answer.failure;
-  logger.warn("status could not be written", { cluster: fact.cluster, namespace: fact.namespace, pool: fact.name, kind, message });
+  logger.warn("status could not be written", {
+    cluster: fact.cluster,
+    namespace: fact.namespace,
+    pool: fact.name,
+    kind,
+    message,
+  });
   return "failed";
 }
 
@@ -92,7 +113,7 @@ function productionDeps(): StatusDeps {
   const config = readConfig(statusConfigSchema);
   return {
     directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
-    wakeUps: createSqsWakeUps(new SQSClient({}), { passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
+    wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     now: Date.now,
     logger: createLogger("status"),
   };

@@ -1,5 +1,5 @@
 /** What `npm start` shows: steps with their progress, the pool while it comes up, decisions with their reasons. Plain lines without a terminal. */
-import { moveCursor, clearScreenDown } from "node:readline";
+import { clearScreenDown, moveCursor } from "node:readline";
 import type { WriteStream } from "node:tty";
 import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
 import type { WakeUp } from "../../shared/events/wake-ups.ts";
@@ -72,13 +72,15 @@ export function createConsole(out: WriteStream | NodeJS.WriteStream, err: NodeJS
     },
     pass({ namespace, name }, { decisions, failures, unreadable }, wouldOnly) {
       const told = decisions.filter((decision) => !decision.startsWith("write the claim"));
-      const problems = unreadable === undefined ? failures : [`${unreadable.what} cannot be read: ${unreadable.failure.message}`];
+      const problems =
+        unreadable === undefined ? failures : [`${unreadable.what} cannot be read: ${unreadable.failure.message}`];
       const text = [...told, ...problems.map((problem) => `failed: ${problem}`)];
       const key = `${namespace}/${name}`;
       if (shown.get(key) === text.join("\n")) return;
       if (shown.size >= REMEMBERED_MAX) shown.clear();
       shown.set(key, text.join("\n"));
-      for (const entry of text.slice(0, LINES_A_PASS_MAX)) line(`${clock()}  ${key}  ${wouldOnly ? "would " : ""}${entry}`);
+      for (const entry of text.slice(0, LINES_A_PASS_MAX))
+        line(`${clock()}  ${key}  ${wouldOnly ? "would " : ""}${entry}`);
       if (text.length > LINES_A_PASS_MAX) line(`${clock()}  ${key}  … and ${text.length - LINES_A_PASS_MAX} more`);
     },
   };

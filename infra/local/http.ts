@@ -32,14 +32,20 @@ export async function listen({ port, token, isReady }: HttpOptions): Promise<Htt
   };
 }
 
-function answer(request: IncomingMessage, response: ServerResponse, { token, isReady }: Pick<HttpOptions, "token" | "isReady">): void {
+function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { token, isReady }: Pick<HttpOptions, "token" | "isReady">,
+): void {
   request.resume();
   if (request.url === "/healthz") {
     response.writeHead(isReady() ? 200 : 503, { "content-type": "text/plain" }).end(isReady() ? "ok" : "starting");
     return;
   }
   const authorized = isSame(request.headers.authorization ?? "", `Bearer ${token}`);
-  const [status, title] = authorized ? [404, "there is nothing at this path"] : [401, "a bearer token is needed: it is in the file token"];
+  const [status, title] = authorized
+    ? [404, "there is nothing at this path"]
+    : [401, "a bearer token is needed: it is in the file token"];
   response.writeHead(status, { "content-type": "application/problem+json" });
   response.end(JSON.stringify({ type: "about:blank", status, title }));
 }
@@ -53,7 +59,10 @@ function isSame(a: string, b: string): boolean {
 function describeListenError(error: Error, port: number): Error {
   switch (errorCode(error)) {
     case "EADDRINUSE":
-      return new SetupError(`port ${port} of 127.0.0.1 is in use`, "end the program that uses it, or choose another with --port N");
+      return new SetupError(
+        `port ${port} of 127.0.0.1 is in use`,
+        "end the program that uses it, or choose another with --port N",
+      );
     case "EACCES":
       return new SetupError(`port ${port} may not be used by this user`, "choose one above 1023 with --port N");
     default:

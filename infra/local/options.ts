@@ -47,7 +47,10 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   try {
     return readOptions(args);
   } catch (error) {
-    return { kind: "wrong", message: error instanceof Error ? firstSentence(error.message) : "the options cannot be read" };
+    return {
+      kind: "wrong",
+      message: error instanceof Error ? firstSentence(error.message) : "the options cannot be read",
+    };
   }
 }
 

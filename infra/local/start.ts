@@ -10,6 +10,7 @@ import { KubeconfigError, readKubeconfig } from "../../shared/clusters/kubeconfi
 import { createFileRegistry, type RegistryFile } from "../../shared/clusters/registry.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { parsePool } from "../../shared/planning/model.ts";
+import { environment } from "../../shared/runtime/config.ts";
 import { describeError, type Fields, type Logger } from "../../shared/runtime/logger.ts";
 import { type Console, createConsole } from "./console.ts";
 import { findBinaries } from "./control-plane/binaries.ts";
@@ -89,13 +90,19 @@ async function serve(session: Session): Promise<number> {
   const { options, signal } = session;
   const dir = resolve(options.dir);
   await mkdir(join(dir, "logs"), { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-    throw new SetupError(`the folder ${options.dir} cannot be made`, `choose another with --dir PATH (${describeError(error)["message"]})`);
+    throw new SetupError(
+      `the folder ${options.dir} cannot be made`,
+      `choose another with --dir PATH (${describeError(error)["message"]})`,
+    );
   });
   const token = await ensureToken(join(dir, "token"));
   let ready = false;
   const http = await listen({ port: options.port, token, isReady: () => ready });
   session.cleanups.push(() => http.close());
-  const cluster = options.kubeconfig === undefined ? await startLocalCluster(session, dir) : await useCluster(session, options.kubeconfig);
+  const cluster =
+    options.kubeconfig === undefined
+      ? await startLocalCluster(session, dir)
+      : await useCluster(session, options.kubeconfig);
   const runtime = await startFunctions(session, { dir, access: cluster.access });
   session.cleanups.push(() => runtime.stop());
   const good = options.example ? await showPool(session, cluster.connection) : true;
@@ -113,7 +120,7 @@ interface ServedCluster {
 
 async function startLocalCluster({ options, shown, signal, cleanups }: Session, dir: string): Promise<ServedCluster> {
   const onProgress = shown.progress;
-  const binaries = await findBinaries({ env: process.env, onProgress, signal });
+  const binaries = await findBinaries({ env: environment, onProgress, signal });
   const crds = (await Promise.all(CRDS.map((name) => readManifests(`infra/local/crds/${name}.yaml`)))).flat();
   const plane: ControlPlane = await startControlPlane({
     dir,
@@ -148,8 +155,14 @@ async function startLocalCluster({ options, shown, signal, cleanups }: Session, 
 async function createExample(connection: Connection, signal: AbortSignal): Promise<void> {
   const [example] = await readManifests(EXAMPLE);
   const path = POOL_PATH.replace("v1beta1", "v1alpha1");
-  const { status } = await connection.send({ method: "POST", path: `${path}?fieldManager=vmpool-functions-local`, body: example, signal });
-  if (status >= 300 && status !== 409) throw new SetupError(`${EXAMPLE} was refused (HTTP ${status})`, "look at logs/kube-apiserver.log");
+  const { status } = await connection.send({
+    method: "POST",
+    path: `${path}?fieldManager=vmpool-functions-local`,
+    body: example,
+    signal,
+  });
+  if (status >= 300 && status !== 409)
+    throw new SetupError(`${EXAMPLE} was refused (HTTP ${status})`, "look at logs/kube-apiserver.log");
 }
 
 async function useCluster({ options, shown, signal, cleanups }: Session, kubeconfig: string): Promise<ServedCluster> {
@@ -160,18 +173,28 @@ async function useCluster({ options, shown, signal, cleanups }: Session, kubecon
   const timed = AbortSignal.any([signal, AbortSignal.timeout(REACH_TIMEOUT_MS)]);
   const answer = await connection.send({ method: "GET", path: "/version", signal: timed }).catch((error: unknown) => {
     step.fail("no answer");
-    const cause = isRecord(error) && typeof error["code"] === "string" ? error["code"] : describeError(error)["message"];
-    throw new SetupError(`the API server ${access.server} cannot be reached (${cause})`, "start the cluster, or give --kubeconfig another file");
+    const cause =
+      isRecord(error) && typeof error["code"] === "string" ? error["code"] : describeError(error)["message"];
+    throw new SetupError(
+      `the API server ${access.server} cannot be reached (${cause})`,
+      "start the cluster, or give --kubeconfig another file",
+    );
   });
   if (answer.status !== 200) {
     step.fail(`HTTP ${answer.status}`);
-    throw new SetupError(`the API server ${access.server} answers HTTP ${answer.status}`, "check the credentials of the kubeconfig");
+    throw new SetupError(
+      `the API server ${access.server} answers HTTP ${answer.status}`,
+      "check the credentials of the kubeconfig",
+    );
   }
   step.finish();
   return { access, connection, died: new Promise(() => {}) };
 }
 
-async function startFunctions({ options, shown }: Session, { dir, access }: { dir: string; access: ClusterAccess }): Promise<LocalRuntime> {
+async function startFunctions(
+  { options, shown }: Session,
+  { dir, access }: { dir: string; access: ClusterAccess },
+): Promise<LocalRuntime> {
   const path = join(dir, "registry.json");
   const registry: RegistryFile = { clusters: { [CLUSTER_NAME]: { access } } };
   await writeAtomically(path, `${JSON.stringify(registry, null, 2)}\n`, 0o600);
@@ -204,7 +227,9 @@ async function showPool({ shown, signal, options }: Session, connection: Connect
     await sleep(POLL_MS, undefined, { signal });
   }
   shown.endLive();
-  shown.error(`${POOL_NAME} is not ready after ${READY_TIMEOUT_MS / 1_000} s: kubectl describe vmpool ${POOL_NAME} says more`);
+  shown.error(
+    `${POOL_NAME} is not ready after ${READY_TIMEOUT_MS / 1_000} s: kubectl describe vmpool ${POOL_NAME} says more`,
+  );
   return false;
 }
 
@@ -237,7 +262,9 @@ function shownPath(dir: string): string {
 }
 
 async function waitForEnd({ shown }: Session, died: Promise<string>, signal: AbortSignal): Promise<number> {
-  const ended = new Promise<undefined>((resolve) => signal.addEventListener("abort", () => resolve(undefined), { once: true }));
+  const ended = new Promise<undefined>((resolve) =>
+    signal.addEventListener("abort", () => resolve(undefined), { once: true }),
+  );
   const reason = signal.aborted ? undefined : await Promise.race([ended, died]);
   if (reason === undefined) return 0;
   shown.error(`the control plane has ended by itself: ${reason}`);
@@ -256,8 +283,10 @@ async function ensureToken(path: string): Promise<string> {
 /** A logger that appends JSON lines to a file. */
 function createFileLogger(path: string): Logger {
   const stream = createWriteStream(path, { flags: "a", mode: 0o600 });
-  const write = (level: string) => (message: string, fields: Fields = {}) => {
-    stream.write(`${JSON.stringify({ time: new Date().toISOString(), level, message, ...fields })}\n`);
-  };
+  const write =
+    (level: string) =>
+    (message: string, fields: Fields = {}) => {
+      stream.write(`${JSON.stringify({ time: new Date().toISOString(), level, message, ...fields })}\n`);
+    };
   return { debug: () => {}, info: write("info"), warn: write("warn"), error: write("error") };
 }

@@ -59,7 +59,9 @@ interface Progress {
 /** Applies the plan's actions: upkeep, revocations, the claim, then what the claim allows. A phase that fails stops those that lean on it. */
 export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Applied> {
   const progress: Progress = { outcomes: [], ledger: context.seen.ledger, poolResourceVersion: undefined };
-  await applyAll(of(plan, "releaseVm", "dropVmFinalizer"), progress, (action) => freeVm(action.vm, context, action.kind));
+  await applyAll(of(plan, "releaseVm", "dropVmFinalizer"), progress, (action) =>
+    freeVm(action.vm, context, action.kind),
+  );
   await applyAll(of(plan, "revokeDelete"), progress, (action) => revoke(action.vm, context));
   const guarded = of(plan, "createRevision", "createVm", "deleteVm");
   if (hasFailed(progress, "revokeDelete") || !(await applyClaim(plan, context, progress))) {
@@ -78,7 +80,8 @@ export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Appl
 /** How many of each kind were done, kinds that were not left out. */
 export function countDone(outcomes: readonly Outcome[]): Partial<Record<ActionKind, number>> {
   const counts: Partial<Record<ActionKind, number>> = {};
-  for (const { action, result } of outcomes) if (result === "done") counts[action.kind] = (counts[action.kind] ?? 0) + 1;
+  for (const { action, result } of outcomes)
+    if (result === "done") counts[action.kind] = (counts[action.kind] ?? 0) + 1;
   return counts;
 }
 
@@ -203,9 +206,7 @@ async function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVm
     ...(kind === "releaseVm" ? { ownerReferences: owners } : {}),
   };
   const at = { namespace: seen.pool.namespace, name: vm.name };
-  const answer = await send(context, () =>
-    cluster.patch(VIRTUAL_MACHINES, at, { type: "merge", body: { metadata } }),
-  );
+  const answer = await send(context, () => cluster.patch(VIRTUAL_MACHINES, at, { type: "merge", body: { metadata } }));
   if (answer === undefined) return SKIPPED;
   if (answer.ok) return DONE;
   return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
@@ -257,7 +258,10 @@ interface ClaimWrite {
 }
 
 /** A compare-and-swap: refused (422) when the pool, its generation or its claim are not the ones that were read. */
-function claimOperations({ seen, by, nonce }: ApplyContext, { action, previous, text }: ClaimWrite): JsonPatchOperation[] {
+function claimOperations(
+  { seen, by, nonce }: ApplyContext,
+  { action, previous, text }: ClaimWrite,
+): JsonPatchOperation[] {
   const { pool, now } = seen;
   const since = previous?.by === by ? previous.since : { at: now, generation: pool.generation };
   const value = formatClaim({ ...action.items, by, at: now, nonce, generation: pool.generation, since });

@@ -123,8 +123,7 @@ export function createCluster(options: ClusterOptions): Cluster {
   return {
     get: (type, at) => call({ method: "GET", path: pathOf(type, at, at.name) }),
     list: (type, at, listOptions) => listAll(call, pathOf(type, at), listOptions ?? {}),
-    create: (type, at, object) =>
-      call({ method: "POST", path: `${pathOf(type, at)}?${writeQuery()}`, body: object }),
+    create: (type, at, object) => call({ method: "POST", path: `${pathOf(type, at)}?${writeQuery()}`, body: object }),
     patch: (type, at, patch, subresource) =>
       call({
         method: "PATCH",
@@ -146,7 +145,11 @@ function writeQuery(): string {
   return `fieldManager=${FIELD_MANAGER}&timeout=${SERVER_TIMEOUT}`;
 }
 
-function pathOf({ group, version, plural }: ResourceType, { namespace }: Place, ...rest: (string | undefined)[]): string {
+function pathOf(
+  { group, version, plural }: ResourceType,
+  { namespace }: Place,
+  ...rest: (string | undefined)[]
+): string {
   const root = group === "" ? `/api/${version}` : `/apis/${group}/${version}`;
   const scope = namespace === undefined ? "" : `/namespaces/${encodeURIComponent(namespace)}`;
   const tail = rest.filter((part) => part !== undefined).map((part) => `/${encodeURIComponent(part)}`);
@@ -199,7 +202,9 @@ async function discoverPoolVersion(call: Call, cache: ClusterCache): Promise<Ans
   const answer = await call({ method: "GET", path: "/apis/pool.kubevirt.io" });
   if (!answer.ok && answer.failure.kind !== "notFound") return answer;
   const versions = answer.ok && isRecord(answer.value) ? answer.value["versions"] : [];
-  const served = Array.isArray(versions) ? versions.map((entry) => (isRecord(entry) ? entry["version"] : undefined)) : [];
+  const served = Array.isArray(versions)
+    ? versions.map((entry) => (isRecord(entry) ? entry["version"] : undefined))
+    : [];
   const chosen = POOL_VERSIONS.find((version) => served.includes(version));
   if (chosen === undefined) {
     const message = "the cluster does not serve pool.kubevirt.io (v1beta1 or v1alpha1): is KubeVirt installed there?";
@@ -273,7 +278,14 @@ function parseRetryAfter(value: string | string[] | undefined): number | undefin
 }
 
 /** Errors before anything was sent. */
-const NOT_SENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "UND_ERR_CONNECT_TIMEOUT"]);
+const NOT_SENT = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "UND_ERR_CONNECT_TIMEOUT",
+]);
 
 function transportFailure(error: unknown, aborted: boolean): ApiFailure {
   const code = errorCode(error);

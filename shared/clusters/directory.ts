@@ -44,7 +44,12 @@ export function createDirectory({ registry, now, connect = openConnection }: Dir
     const access = await registry.access(name);
     const previous = entries.get(name)?.found;
     const unchanged = previous !== undefined && JSON.stringify(previous.access) === JSON.stringify(access);
-    const fresh = (given: ClusterAccess) => ({ name, access: given, connection: connect(given), cache: { poolVersion: undefined } });
+    const fresh = (given: ClusterAccess) => ({
+      name,
+      access: given,
+      connection: connect(given),
+      cache: { poolVersion: undefined },
+    });
     const found = access === undefined ? undefined : unchanged ? previous : fresh(access);
     if (entries.size >= ENTRIES_MAX) entries.clear();
     entries.set(name, { found, readAt: now(), expiresAt: now() + ENTRY_TTL_MS });

@@ -33,7 +33,8 @@ function load(path: string): KubeConfig {
   try {
     config.loadFromFile(path);
   } catch (error) {
-    const why = error instanceof Error && "code" in error && error.code === "ENOENT" ? "does not exist" : "is not a kubeconfig";
+    const why =
+      error instanceof Error && "code" in error && error.code === "ENOENT" ? "does not exist" : "is not a kubeconfig";
     throw new KubeconfigError(`${path} ${why}: give --kubeconfig a file that kubectl can use`);
   }
   return config;

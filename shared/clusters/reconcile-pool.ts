@@ -102,7 +102,12 @@ type Next = "look" | "settled" | "stopped";
 
 /** One look and what follows from it. */
 async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
-  const look = await lookAt(deps.cluster, place, { wide: deps.wide, ledger: run.ledger, limits: run.limits, now: deps.now });
+  const look = await lookAt(deps.cluster, place, {
+    wide: deps.wide,
+    ledger: run.ledger,
+    limits: run.limits,
+    now: deps.now,
+  });
   run.look = look;
   if (look.kind !== "planned") return look.kind === "gone" ? "settled" : "stopped";
   const { seen, plan, poolVersion } = look;
@@ -120,7 +125,10 @@ async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
 }
 
 /** Whether to look again: after acting and after being overtaken, yes; after a refusal only to close the claim. */
-function judgeOutcomes(run: Run, { seen, plan, outcomes }: { seen: Observation; plan: Plan; outcomes: readonly Outcome[] }): Next {
+function judgeOutcomes(
+  run: Run,
+  { seen, plan, outcomes }: { seen: Observation; plan: Plan; outcomes: readonly Outcome[] },
+): Next {
   const claim = outcomes.find(({ action }) => action.kind === "writeClaim");
   if (claim?.failure?.definite === false) return "stopped";
   if (claim !== undefined && claim.result === "failed" && isOvertaken(claim)) {
@@ -133,7 +141,10 @@ function judgeOutcomes(run: Run, { seen, plan, outcomes }: { seen: Observation; 
     run.refusedClaim = tried;
     return "look";
   }
-  if (outcomes.some(({ result, failure }) => result === "skipped" && failure === undefined) && failuresOf(outcomes).length === 0) {
+  if (
+    outcomes.some(({ result, failure }) => result === "skipped" && failure === undefined) &&
+    failuresOf(outcomes).length === 0
+  ) {
     return "stopped";
   }
   if (failuresOf(outcomes).length > 0) {
@@ -175,7 +186,11 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   const { seen, plan, poolVersion } = look;
   const reported = seen.pool.deleting ? undefined : reportStatus({ ...seen, members: plan.members, failures });
   if (deps.mode === "act") {
-    const announcements = [...run.announcements, ...failureAnnouncements(outcomes, seen), ...(reported?.announcements ?? [])];
+    const announcements = [
+      ...run.announcements,
+      ...failureAnnouncements(outcomes, seen),
+      ...(reported?.announcements ?? []),
+    ];
     await announce(deps.cluster, { pool: seen.pool, poolVersion, announcements, now: seen.now });
   }
   return {
@@ -191,12 +206,18 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
 
 /** At most one failure event a pass and kind. */
 function failureAnnouncements(outcomes: readonly Outcome[], { pool }: Observation): Announcement[] {
-  const failed = (kind: ActionKind) => outcomes.find((outcome) => outcome.action.kind === kind && failuresOf([outcome]).length > 0);
+  const failed = (kind: ActionKind) =>
+    outcomes.find((outcome) => outcome.action.kind === kind && failuresOf([outcome]).length > 0);
   const create = failed("createVm") ?? failed("createRevision");
   const remove = failed("deleteVm");
   const told: Announcement[] = [];
   if (create?.failure !== undefined) {
-    told.push({ type: "Warning", reason: "FailedCreate", message: `Error creating VM: ${create.failure.message}`, key: "" });
+    told.push({
+      type: "Warning",
+      reason: "FailedCreate",
+      message: `Error creating VM: ${create.failure.message}`,
+      key: "",
+    });
   }
   if (remove?.failure !== undefined && remove.action.kind === "deleteVm") {
     const message = `Error deleting virtual machine ${pool.namespace}/${remove.action.vm.name}: ${remove.failure.message}`;

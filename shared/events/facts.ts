@@ -1,5 +1,5 @@
 /** Facts on the bus: what has happened, as EventBridge events with a schema version. */
-import { type EventBridgeClient, PutEventsCommand, type PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
+import { EventBridgeClient, PutEventsCommand, type PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
 import * as z from "zod";
 
 export const FACT_SOURCE = "vmpool-functions";
@@ -50,7 +50,10 @@ export interface Facts {
 }
 
 /** The publisher on AWS. */
-export function createEventBridgeFacts(client: EventBridgeClient, busName: string): Facts {
+export function createEventBridgeFacts(
+  busName: string,
+  client: Pick<EventBridgeClient, "send"> = new EventBridgeClient({}),
+): Facts {
   return {
     async publishReconciled(fact) {
       const entry: PutEventsRequestEntry = {

@@ -1,6 +1,6 @@
 /** Wake-ups: hints that a pool may need a pass, as FIFO messages. Source of the rules: docs/architecture.md. */
 import { createHash, randomUUID } from "node:crypto";
-import { SendMessageBatchCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
 import * as z from "zod";
 
 /** What is deduplicated together in one second. */
@@ -58,7 +58,10 @@ export function deduplicationIdOf({ wakeUp, seenAtMs }: Outgoing): string {
 }
 
 /** The publisher on AWS. */
-export function createSqsWakeUps(client: SQSClient, queueUrls: Readonly<Record<QueueName, string>>): WakeUps {
+export function createSqsWakeUps(
+  queueUrls: Readonly<Record<QueueName, string>>,
+  client: Pick<SQSClient, "send"> = new SQSClient({}),
+): WakeUps {
   const sendBatch = async (queue: QueueName, batch: readonly Outgoing[]): Promise<readonly Outgoing[]> => {
     const Entries = batch.map((outgoing, index) => ({
       Id: String(index),

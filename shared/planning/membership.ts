@@ -1,8 +1,9 @@
 /** Sorts the VMs that a pass has seen by what they are to the pool. */
-import { compareText } from "./selector.ts";
+
 import { controllerOf, isOwnedBy, isPoolOwner, type Pool, revisionOf, type Vm } from "./model.ts";
 import { isRevisionOf, POOL_FINALIZER } from "./names.ts";
 import type { ParsedSelector } from "./selector.ts";
+import { compareText } from "./selector.ts";
 
 export interface Membership {
   /** Controlled by this pool and matched by its selector, terminating ones included; in name order. */

@@ -115,7 +115,13 @@ function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step
   const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
   if (claim === undefined && parts.members.length > 0) return planFirstContact(seen);
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
-    return { needs: [], actions: [], reasons: [`waiting until ${new Date(claim.waitUntil).toISOString()}: calls of an unknown earlier pass may still land`] };
+    return {
+      needs: [],
+      actions: [],
+      reasons: [
+        `waiting until ${new Date(claim.waitUntil).toISOString()}: calls of an unknown earlier pass may still land`,
+      ],
+    };
   }
   const replicas = spec.replicas ?? 1;
   const paused = spec.paused === true;
@@ -163,7 +169,8 @@ function claimAndAct(seen: Observation, { claim, out, down, shortage }: Decision
   const items: ClaimItems = { create, delete: down.claimed.map(claimedDelete), waitUntil: undefined };
   const acting = out.create.length + down.remove.length > 0;
   const revokes = down.revoke.map(
-    (vm) => ({ kind: "revokeDelete", vm, why: "an earlier pass claimed its deletion, which is no longer wanted" }) as const,
+    (vm) =>
+      ({ kind: "revokeDelete", vm, why: "an earlier pass claimed its deletion, which is no longer wanted" }) as const,
   );
   if (!acting && isSettled(pool, claim, items)) return revokes;
   const why = acting ? "before machines are created or deleted" : `generation ${pool.generation} is seen to`;
@@ -186,7 +193,9 @@ function planCreates({ pool, revision }: Observation, { create }: ScaleOut, shor
 }
 
 function describeSurplus(vm: Vm): string {
-  return vm.ready ? "the pool has more machines than spec.replicas" : "the pool has too many machines, and it is not ready";
+  return vm.ready
+    ? "the pool has more machines than spec.replicas"
+    : "the pool has too many machines, and it is not ready";
 }
 
 /** The claim already says what it should; the pool carries its finalizer. */
@@ -194,7 +203,8 @@ function isSettled(pool: Pool, claim: Claim | undefined, items: ClaimItems): boo
   if (claim === undefined || claim.generation !== pool.generation || claim.waitUntil !== undefined) return false;
   if (!pool.finalizers.includes(POOL_FINALIZER)) return false;
   const sameCreates =
-    claim.create.size === items.create.size && [...items.create].every(([ordinal, at]) => claim.create.get(ordinal) === at);
+    claim.create.size === items.create.size &&
+    [...items.create].every(([ordinal, at]) => claim.create.get(ordinal) === at);
   return sameCreates && claim.delete.length === items.delete.length;
 }
 
@@ -244,7 +254,9 @@ function explain({ replicas, existing, live, paused, hold, out, unfinished }: Ex
   if (paused && differs) reasons.push(`paused: ${live} machines are left as they are, ${replicas} are wanted`);
   if (!paused && hold !== undefined && live > replicas) reasons.push(`${live - replicas} machines too many: ${hold}`);
   if (out.waits) {
-    reasons.push(`waiting: ${unfinished} machines that were being created may still appear, ${Math.max(0, replicas - existing)} are missing`);
+    reasons.push(
+      `waiting: ${unfinished} machines that were being created may still appear, ${Math.max(0, replicas - existing)} are missing`,
+    );
   }
   return reasons;
 }

@@ -48,7 +48,8 @@ export function rankForScaleIn(pool: Pool, live: readonly Vm[]): readonly Vm[] {
 /** Why no machine may be chosen for deletion; undefined when one may. What this version cannot honour, it leaves alone. */
 export function scaleInHold({ scaleInStrategy }: PoolSpec): string | undefined {
   if (scaleInStrategy?.unmanaged) return "scale-in is unmanaged: surplus machines are left to their users";
-  if (scaleInStrategy?.opportunistic) return "scale-in is opportunistic: surplus machines go when somebody deletes them";
+  if (scaleInStrategy?.opportunistic)
+    return "scale-in is opportunistic: surplus machines go when somebody deletes them";
   const policy = scaleInStrategy?.proactive?.selectionPolicy;
   if (keepsDisks({ scaleInStrategy })) return notYet("statePreservation");
   if (policy?.selectors) return notYet("selectionPolicy.selectors");

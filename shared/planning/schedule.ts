@@ -15,7 +15,11 @@ export interface ResyncRules {
 }
 
 /** `sweep` is the full look, `resync` the ordinary one; undefined when the pool is not due in the minute of `now`. */
-export function resyncCause(pool: Pool, now: number, { settledMinutes, everything }: ResyncRules): "sweep" | "resync" | undefined {
+export function resyncCause(
+  pool: Pool,
+  now: number,
+  { settledMinutes, everything }: ResyncRules,
+): "sweep" | "resync" | undefined {
   if (everything) return "sweep";
   const slot = Number(BigInt(`0x${fnv1a(pool.uid)}`) % BigInt(settledMinutes));
   if (Math.floor(now / MINUTE_MS) % settledMinutes === slot) return "sweep";

@@ -40,7 +40,10 @@ export function parseSelector(
   const requirements: Requirement[] = [];
   for (const [key, value] of Object.entries(selector.matchLabels ?? {})) {
     requirements.push({ key, operator: "Equals", values: [value] });
-    problems.push(...keyProblems(key, `${field}.matchLabels`), ...valueProblems([value], `${field}.matchLabels.${key}`));
+    problems.push(
+      ...keyProblems(key, `${field}.matchLabels`),
+      ...valueProblems([value], `${field}.matchLabels.${key}`),
+    );
   }
   for (const [index, { key, operator, values }] of (selector.matchExpressions ?? []).entries()) {
     const at = `${field}.matchExpressions[${index}]`;

@@ -68,12 +68,16 @@ export function isSameStatus(a: PoolStatus | undefined, b: PoolStatus): boolean 
 }
 
 function failureCondition({ now, verdict, failures }: StatusInput): Condition | undefined {
-  const [reason, message] = verdict.legal ? describeFailure(failures[0]) : ["InvalidSpec", describeProblems(verdict.problems)];
+  const [reason, message] = verdict.legal
+    ? describeFailure(failures[0])
+    : ["InvalidSpec", describeProblems(verdict.problems)];
   if (reason === undefined || message === undefined) return undefined;
   return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
 }
 
-function describeFailure(failure: PassFailure | undefined): readonly [string, string] | readonly [undefined, undefined] {
+function describeFailure(
+  failure: PassFailure | undefined,
+): readonly [string, string] | readonly [undefined, undefined] {
   if (failure === undefined) return [undefined, undefined];
   switch (failure.during) {
     case "scaleOut":

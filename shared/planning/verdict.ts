@@ -74,5 +74,7 @@ function strategyProblems(
 ): Problem[] {
   const found = STRATEGIES.filter((name) => strategy?.[name] !== undefined && strategy[name] !== null);
   if (found.length < 2) return [];
-  return [{ field, message: `only one strategy can be configured at a time: but found ${found.join(", ")} strategies` }];
+  return [
+    { field, message: `only one strategy can be configured at a time: but found ${found.join(", ")} strategies` },
+  ];
 }

@@ -20,6 +20,9 @@ export const resyncConfigSchema = common.extend({
   RESYNC_SETTLED_MINUTES: z.coerce.number().int().min(1).max(1_440).default(10),
 });
 
+/** The environment of this process, for the programs under `infra/` that pass it on. */
+export const environment: NodeJS.ProcessEnv = process.env;
+
 /** The environment is not what it must be; the message names every setting that is wrong, never a value. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
@@ -28,7 +31,7 @@ export class ConfigError extends Error {
 /** Reads the configuration of one function; gathers all faults before it throws. */
 export function readConfig<S extends z.ZodType>(
   schema: S,
-  env: Readonly<Record<string, string | undefined>> = process.env,
+  env: Readonly<Record<string, string | undefined>> = environment,
 ): z.output<S> {
   const parsed = schema.safeParse(env);
   if (parsed.success) return parsed.data;

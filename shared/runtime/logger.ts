@@ -24,6 +24,9 @@ export function createLogger(serviceName: string): Logger {
 /** What may be logged of a thrown value: its name and message, never its properties, which may hold headers or bodies. */
 export function describeError(error: unknown): Fields {
   if (!(error instanceof Error)) return { error: "a value that is not an Error was thrown" };
-  const where = error.stack?.split("\n").slice(1, 4).map((line) => line.trim());
+  const where = error.stack
+    ?.split("\n")
+    .slice(1, 4)
+    .map((line) => line.trim());
   return { error: error.name, message: error.message.slice(0, 500), where };
 }

@@ -66,7 +66,11 @@ export function createFifoQueue({ delayMs, visibilityMs, retentionMs, receiptsMa
     },
     receive(now) {
       messages = messages.filter(({ sentAt, groupId }) => taken.has(groupId) || now < sentAt + retentionMs);
-      const ready = new Set(heads().filter(({ visibleAt }) => visibleAt <= now).map(({ groupId }) => groupId));
+      const ready = new Set(
+        heads()
+          .filter(({ visibleAt }) => visibleAt <= now)
+          .map(({ groupId }) => groupId),
+      );
       const batch: Message[] = [];
       for (const message of messages) {
         if (batch.length === BATCH_MAX) break;

@@ -40,7 +40,14 @@ export interface LocalRuntime {
   stop(): Promise<void>;
 }
 
-export function startRuntime({ registry, deployment, resyncSeconds, wakeEverything, logger, onPass }: RuntimeOptions): LocalRuntime {
+export function startRuntime({
+  registry,
+  deployment,
+  resyncSeconds,
+  wakeEverything,
+  logger,
+  onPass,
+}: RuntimeOptions): LocalRuntime {
   const now = Date.now;
   const directory = createDirectory({ registry, now });
   const work = createWork();
@@ -56,7 +63,9 @@ export function startRuntime({ registry, deployment, resyncSeconds, wakeEverythi
     },
   };
   const status = createStatus(() => ({ directory, wakeUps, now, logger }));
-  const facts = createBus((event) => work.run(() => status(event, lambdaContext("status", FUNCTION_TIMEOUT_MS.status))));
+  const facts = createBus((event) =>
+    work.run(() => status(event, lambdaContext("status", FUNCTION_TIMEOUT_MS.status))),
+  );
   const reconcile = createReconcile(() => ({
     directory,
     wakeUps,
@@ -72,7 +81,10 @@ export function startRuntime({ registry, deployment, resyncSeconds, wakeEverythi
   const rules = { settledMinutes: SETTLED_MINUTES, everything: wakeEverything };
   const resync = createResync(() => ({ directory, wakeUps, rules, now, logger }));
 
-  const pumps = { passes: createPump(queues.passes, deliver("passes")), late: createPump(queues.late, deliver("late")) };
+  const pumps = {
+    passes: createPump(queues.passes, deliver("passes")),
+    late: createPump(queues.late, deliver("late")),
+  };
   const pump = (queue: QueueName) => pumps[queue].wake();
 
   /** One invocation with one batch; what fails or throws comes again. */
@@ -85,7 +97,8 @@ export function startRuntime({ registry, deployment, resyncSeconds, wakeEverythi
         .catch(() => all);
       const lettersBefore = queues[queue].deadLetters.length;
       queues[queue].settle(batch, failed, now());
-      for (const letter of queues[queue].deadLetters.slice(lettersBefore)) logger.error("dead letter", { queue, body: letter.body });
+      for (const letter of queues[queue].deadLetters.slice(lettersBefore))
+        logger.error("dead letter", { queue, body: letter.body });
     };
   }
   const tick = async () => {
