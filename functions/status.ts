@@ -98,7 +98,9 @@ async function patchIfDifferent(
   const pool = parsePool(read.value);
   if (pool === undefined || pool.uid !== fact.uid) return "gone";
   if (isSameStatus(pool.status, status)) return "equal";
-  const body = { metadata: { uid: fact.uid, resourceVersion: fact.resourceVersion }, status };
+  // In a merge patch null removes: without conditions `kubectl describe` shows no empty heading.
+  const merged = { ...status, conditions: status.conditions.length === 0 ? null : status.conditions };
+  const body = { metadata: { uid: fact.uid, resourceVersion: fact.resourceVersion }, status: merged };
   return cluster.patch(pools, fact, { type: "merge", body }, "status");
 }
 

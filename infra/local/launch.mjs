@@ -44,7 +44,9 @@ function findNode() {
   const own = join(root, "node_modules", ".bin", "node");
   if (existsSync(own) && spawnSync(own, ["--version"], { encoding: "utf8" }).status === 0) return own;
   if (isNewEnough(process.version)) return process.execPath;
-  return fail(`Node.js ${NODE_VERSION_MIN.join(".")} or newer is needed, this is ${process.version}: install a newer one and run the same command again.`);
+  return fail(
+    `Node.js ${NODE_VERSION_MIN.join(".")} or newer is needed, this is ${process.version}: install a newer one and run the same command again.`,
+  );
 }
 
 if (!isInstalled()) install();

@@ -46,7 +46,7 @@ export type PoolStatus = z.infer<typeof poolStatusSchema>;
 
 const poolSchema = z.object({
   metadata: metadataSchema.extend({ generation: z.int().nonnegative() }),
-  spec: z.unknown(),
+  spec: z.unknown().optional(),
   status: poolStatusSchema.optional().catch(undefined),
 });
 
@@ -225,10 +225,7 @@ export function revisionOf(vm: Vm): string | undefined {
   return vm.labels[REVISION_LABEL];
 }
 
-const revisionSchema = z.object({
-  metadata: metadataSchema,
-  data: z.looseObject({ virtualMachineTemplate: z.unknown(), nameGeneration: z.unknown() }).nullish(),
-});
+const revisionSchema = z.object({ metadata: metadataSchema, data: z.unknown().optional() });
 
 /** A ControllerRevision (apps/v1) whose data are a complete pool spec. */
 export interface Revision {
