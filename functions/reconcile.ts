@@ -106,7 +106,7 @@ function groupByPool(records: readonly QueueRecord[], logger: Logger): Group[] {
     const wakeUp = parsed.data;
     const id = groupIdOf(wakeUp);
     const earlier = groups.get(id);
-    const delayMs = record.eventSourceARN.includes("late") ? QUEUE_DELAY_MS.late : QUEUE_DELAY_MS.passes;
+    const delayMs = /late\.fifo$/.test(record.eventSourceARN) ? QUEUE_DELAY_MS.late : QUEUE_DELAY_MS.passes;
     groups.set(id, {
       wakeUp,
       wide: isWide(wakeUp.cause) || earlier?.wide === true,

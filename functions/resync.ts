@@ -98,13 +98,17 @@ async function listPools({ access, connection, cache }: ReachableCluster, deadli
 function selectDue(
   { name: cluster }: ReachableCluster,
   objects: readonly unknown[],
-  { now, rules }: ResyncDeps,
+  { now, rules, logger }: ResyncDeps,
 ): DueList {
   const seenAtMs = now();
   const due = objects.flatMap((object): Outgoing[] => {
     const pool = parsePool(object);
-    const cause = pool === undefined ? undefined : resyncCause(pool, seenAtMs, rules);
-    if (pool === undefined || cause === undefined) return [];
+    if (pool === undefined) {
+      logger.error("a pool's metadata are not what the API promises", { cluster });
+      return [];
+    }
+    const cause = resyncCause(pool, seenAtMs, rules);
+    if (cause === undefined) return [];
     const { namespace, name } = pool;
     return [{ wakeUp: { version: 1, cluster, namespace, name, cause, attempt: 0 }, seenAtMs }];
   });

@@ -69,25 +69,31 @@ export function isSameStatus(a: PoolStatus | undefined, b: PoolStatus): boolean 
 
 function failureCondition({ now, verdict, failures }: StatusInput): Condition | undefined {
   const [reason, message] = verdict.legal
-    ? describeFailure(failures[0])
+    ? describeFailures(failures)
     : ["InvalidSpec", describeProblems(verdict.problems)];
   if (reason === undefined || message === undefined) return undefined;
   return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
 }
 
-function describeFailure(
-  failure: PassFailure | undefined,
-): readonly [string, string] | readonly [undefined, undefined] {
-  if (failure === undefined) return [undefined, undefined];
-  switch (failure.during) {
+/** How many different messages one condition shows. */
+const MESSAGES_MAX = 3;
+
+/** The reason of the first failure; the messages of all, each once. */
+function describeFailures(failures: readonly PassFailure[]): readonly [string, string] | readonly [undefined, undefined] {
+  const [first] = failures;
+  if (first === undefined) return [undefined, undefined];
+  const messages = [...new Set(failures.map(({ message }) => message))];
+  const more = messages.length > MESSAGES_MAX ? `; and ${messages.length - MESSAGES_MAX} more` : "";
+  const text = `${messages.slice(0, MESSAGES_MAX).join("; ")}${more}`;
+  switch (first.during) {
     case "scaleOut":
-      return ["FailedScaleOut", `error during scale out: ${failure.message}`];
+      return ["FailedScaleOut", `error during scale out: ${text}`];
     case "scaleIn":
-      return ["FailedScaleIn", `error during scale in: ${failure.message}`];
+      return ["FailedScaleIn", `error during scale in: ${text}`];
     case "upkeep":
-      return ["FailedUpdate", `error during upkeep of machines: ${failure.message}`];
+      return ["FailedUpdate", `error during upkeep of machines: ${text}`];
     default:
-      return assertNever(failure.during);
+      return assertNever(first.during);
   }
 }
 
