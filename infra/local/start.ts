@@ -72,7 +72,8 @@ async function run(options: StartOptions): Promise<number> {
     }
   }
   shown.endLive();
-  if (session.cleanups.length > 0) shown.line("stopping …");
+  // The listener alone is gone at once; processes take a second.
+  if (session.cleanups.length > 1) shown.line("stopping …");
   for (const cleanup of session.cleanups.reverse()) {
     await cleanup().catch((error: unknown) => shown.error(`while stopping: ${explain(error)}`));
   }
