@@ -35,7 +35,7 @@ export function createConsole(out: WriteStream | NodeJS.WriteStream, err: NodeJS
     clearScreenDown(out);
   };
   const draw = () => {
-    if (isTerminal && liveText !== "") out.write(liveText.slice(0, Math.max(20, out.columns - 1)));
+    if (isTerminal && liveText !== "") out.write(liveText.slice(0, Math.max(20, (out.columns || 80) - 1)));
   };
   const line = (text: string) => {
     clear();

@@ -34,7 +34,7 @@ Options:
   --port N              port of the HTTP listener on 127.0.0.1 (default ${PORT_DEFAULT})
   --no-webhooks         drive the passes by the schedule alone; always so in this version
   --resync-seconds N    seconds between ticks of the schedule (default ${RESYNC_SECONDS_DEFAULT} as long as there are no
-                        webhooks); 0 switches it off
+                        webhooks)
   --dir PATH            folder for kubeconfig, token, logs and data (default .local)
   --kubeconfig PATH     serve the cluster of this kubeconfig's current context: no control plane, no
                         stand-in, no example; plans and prints only
@@ -75,6 +75,12 @@ function readOptions(args: readonly string[]): ParsedOptions {
   if (values.help) return { kind: "help", text: HELP };
   const port = wholeNumber(values.port, { option: "--port", min: 1, max: 65_535 });
   const resyncSeconds = wholeNumber(values["resync-seconds"], { option: "--resync-seconds", min: 0, max: 86_400 });
+  if (resyncSeconds === 0) {
+    return {
+      kind: "wrong",
+      message: "--resync-seconds 0 leaves nothing to drive the passes as long as there are no webhooks",
+    };
+  }
   if (values.dir === "") return { kind: "wrong", message: "--dir needs a folder, such as --dir .local" };
   if (values.act && values.kubeconfig === undefined) {
     return { kind: "wrong", message: "--act only goes with --kubeconfig: the local cluster is always acted on" };
