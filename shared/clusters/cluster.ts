@@ -131,11 +131,11 @@ export function createCluster(options: ClusterOptions): Cluster {
         body: patch.type === "json" ? patch.operations : patch.body,
         contentType: patch.type === "json" ? "application/json-patch+json" : "application/merge-patch+json",
       }),
-    delete: (type, at, preconditions) =>
+    delete: (type, at, { uid, resourceVersion }) =>
       call({
         method: "DELETE",
         path: `${pathOf(type, at, at.name)}?timeout=${SERVER_TIMEOUT}`,
-        body: { apiVersion: "v1", kind: "DeleteOptions", preconditions },
+        body: { apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid, resourceVersion } },
       }),
     poolVersion: () => discoverPoolVersion(call, options.cache),
   };
