@@ -44,7 +44,8 @@ export function isLeftBehind(vm: Vm, pool: Pool, selector: ParsedSelector | unde
   if (controller !== undefined && isPoolOwner(controller)) return false;
   const revision = revisionOf(vm);
   if (revision !== undefined) return isRevisionOf(pool.name, revision);
-  return vm.ordinal !== undefined && selector !== undefined && selector.matches(vm.labels);
+  const isNamedLikeOurs = vm.ordinal !== undefined;
+  return isNamedLikeOurs && selector?.matches(vm.labels) === true;
 }
 
 export function byNameAndUid(a: Vm, b: Vm): number {

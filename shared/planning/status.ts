@@ -79,7 +79,9 @@ function failureCondition({ now, verdict, failures }: StatusInput): Condition | 
 const MESSAGES_MAX = 3;
 
 /** The reason of the first failure; the messages of all, each once. */
-function describeFailures(failures: readonly PassFailure[]): readonly [string, string] | readonly [undefined, undefined] {
+function describeFailures(
+  failures: readonly PassFailure[],
+): readonly [string, string] | readonly [undefined, undefined] {
   const [first] = failures;
   if (first === undefined) return [undefined, undefined];
   const messages = [...new Set(failures.map(({ message }) => message))];

@@ -68,10 +68,10 @@ function cacheOf(folder: string): string {
 }
 
 /** Answers like the release page, with an archive of three programs. */
-function aRelease(corrupt = false): Fetch {
+function aRelease({ corrupt = false, programs = ["etcd", "kube-apiserver", "kubectl"] } = {}): Fetch {
   const folder = aFolder();
   const files = join(folder, "release", "controller-tools", "envtest");
-  for (const name of ["etcd", "kube-apiserver", "kubectl"]) aProgram(files, name, `echo released ${name}`);
+  for (const name of programs) aProgram(files, name, `echo released ${name}`);
   const archive = join(folder, "release.tar.gz");
   execFileSync("tar", ["-czf", archive, "-C", join(folder, "release"), "controller-tools"]);
   const bytes = readFileSync(archive);
@@ -179,7 +179,8 @@ describe("a download that does not work", () => {
 
   it.each<[string, () => Fetch]>([
     ["there is no such release", () => async () => new Response("not found", { status: 404 })],
-    ["the checksum is another", () => aRelease(true)],
+    ["the checksum is another", () => aRelease({ corrupt: true })],
+    ["the archive lacks a program", () => aRelease({ programs: ["etcd", "kubectl"] })],
     [
       "the connection breaks",
       () => async () => new Response(new ReadableStream({ pull: (stream) => stream.error(new Error("reset")) })),

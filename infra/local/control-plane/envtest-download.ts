@@ -4,6 +4,7 @@ import { createWriteStream } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { isExecutable } from "./files.ts";
 import type { RunCommand } from "./processes.ts";
 import type { Step } from "./progress.ts";
 
@@ -17,6 +18,7 @@ const ARCHIVE_BYTES_MAX = 400 * 1024 * 1024;
 const MEBIBYTE = 1024 * 1024;
 /** Where the archive has its programs. */
 const FOLDER = join("controller-tools", "envtest");
+const PROGRAMS = ["etcd", "kube-apiserver", "kubectl"] as const;
 
 /** What a download needs of the web; `fetch` has it. Tests put fakes here. */
 export type Fetch = (url: string, options: { readonly signal: AbortSignal }) => Promise<Response>;
@@ -52,7 +54,10 @@ export async function downloadEnvtest(download: EnvtestDownload): Promise<Downlo
     if (actual !== expected) return { kind: "failed", why: "the archive does not match its checksum" };
     const unpacked = await run("tar", ["-xzf", archive, "-C", workDir], { env, signal });
     if (unpacked.code !== 0) return { kind: "failed", why: `the archive cannot be unpacked: ${unpacked.errorLines}` };
-    return { kind: "downloaded", dir: join(workDir, FOLDER) };
+    const dir = join(workDir, FOLDER);
+    const there = await Promise.all(PROGRAMS.map((program) => isExecutable(join(dir, program))));
+    if (there.includes(false)) return { kind: "failed", why: `the archive does not hold ${PROGRAMS.join(", ")}` };
+    return { kind: "downloaded", dir };
   } catch (error) {
     signal.throwIfAborted();
     return { kind: "failed", why: explain(error) };
