@@ -4,6 +4,8 @@ import type { ApiRequest, Connection } from "../../../shared/clusters/connection
 import type { Kind, Stored } from "./objects.ts";
 
 const REQUEST_TIMEOUT_MS = 15_000;
+/** As on a real cluster, where `kubectl get --show-managed-fields` tells KubeVirt's writes from the pool controller's. */
+const FIELD_MANAGER = "virt-controller";
 
 const refusalSchema = z
   .object({ reason: z.string().default(""), message: z.string().default("") })
@@ -35,10 +37,15 @@ export type Send = (what: string, request: Omit<ApiRequest, "signal">) => Promis
 export function createSend(connection: Connection, signal: AbortSignal): Send {
   return async (what, request) => {
     const deadline = AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]);
-    const { status, body } = await connection.send({ ...request, signal: deadline });
+    const path = request.method === "GET" ? request.path : withManager(request.path);
+    const { status, body } = await connection.send({ ...request, path, signal: deadline });
     if (status < 200 || status > 299) throw new RefusedError(what, status, body);
     return body;
   };
+}
+
+function withManager(path: string): string {
+  return `${path}${path.includes("?") ? "&" : "?"}fieldManager=${FIELD_MANAGER}`;
 }
 
 /** Where the kind is served; in all namespaces when none is named. */
