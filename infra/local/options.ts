@@ -81,6 +81,9 @@ function readOptions(args: readonly string[]): ParsedOptions {
       message: "--resync-seconds 0 leaves nothing to drive the passes as long as there are no webhooks",
     };
   }
+  if (values.kubeconfig === "") {
+    return { kind: "wrong", message: "--kubeconfig needs a file, such as --kubeconfig ~/.kube/config" };
+  }
   if (values.dir === "") return { kind: "wrong", message: "--dir needs a folder, such as --dir .local" };
   if (values.act && values.kubeconfig === undefined) {
     return { kind: "wrong", message: "--act only goes with --kubeconfig: the local cluster is always acted on" };
@@ -114,5 +117,5 @@ function wholeNumber(text: string, { option, min, max }: NumberRule): number {
 }
 
 function firstSentence(message: string): string {
-  return message.split(/\. |\n/)[0] ?? message;
+  return message.split(/\.\s|\n/)[0] ?? message;
 }

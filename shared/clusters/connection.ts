@@ -45,11 +45,13 @@ export function openConnection(access: ClusterAccess): Connection {
     ready ??= prepare(config);
     return ready;
   };
+  const { origin, pathname } = new URL(access.server);
+  const prefix = pathname.replace(/\/$/, "");
   const dispatch = async (request: ApiRequest): Promise<Dispatcher.ResponseData> => {
     const { agent, authorization } = await open();
     return agent.request({
-      origin: access.server,
-      path: `${new URL(access.server).pathname.replace(/\/$/, "")}${request.path}`,
+      origin,
+      path: `${prefix}${request.path}`,
       method: request.method,
       headers: {
         accept: request.accept ?? "application/json",

@@ -40,7 +40,9 @@ export function createFileRegistry(path: string): Registry {
     const text = await readFile(path, "utf8").catch(() => {
       throw new RegistryError(`the cluster registry ${path} cannot be read`);
     });
-    const parsed = registrySchema.safeParse(parseJson(text));
+    const json = parseJson(text);
+    if (json === undefined) throw new RegistryError(`the cluster registry ${path} is not JSON`);
+    const parsed = registrySchema.safeParse(json);
     if (parsed.success) return parsed.data.clusters;
     const problems = parsed.error.issues.map((issue) => ({ field: issue.path.join("."), message: issue.message }));
     throw new RegistryError(`the cluster registry ${path} is not valid: ${describeProblems(problems)}`);

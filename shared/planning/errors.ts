@@ -14,5 +14,5 @@ export interface Problem {
 
 /** The problems as one line for a log, a condition or a Kubernetes Event. */
 export function describeProblems(problems: readonly Problem[]): string {
-  return problems.map(({ field, message }) => `${field}: ${message}`).join("; ");
+  return problems.map(({ field, message }) => (field === "" ? message : `${field}: ${message}`)).join("; ");
 }
