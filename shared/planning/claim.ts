@@ -12,6 +12,8 @@ export const CLAIM_ITEMS_MAX = 500;
 /** After this long no call of a pass can take effect any more: function timeout, the server's work on a request, slack. */
 export const QUIET_AFTER_MS = 150_000;
 const UID_PREFIX_LENGTH = 8;
+/** How far the clocks of a cluster's API servers may be apart. */
+const CLOCK_SLACK_MS = 30_000;
 
 /** A delete that was claimed. Eight characters of a UID tell the machines of one pool apart. */
 export interface ClaimedDelete {
@@ -82,6 +84,17 @@ export function formatClaim(claim: Claim): string {
   });
 }
 
+/**
+ * Reads the claim that a pass goes by. One with times that no pass can have written yet is as good as none: what it
+ * says may still happen would never end. `now` in epoch milliseconds.
+ */
+export function readClaim(text: string | undefined, now: number): Claim | undefined {
+  const claim = parseClaim(text);
+  if (claim === undefined) return undefined;
+  const latest = Math.max(claim.at, ...claim.create.values(), (claim.waitUntil ?? now) - QUIET_AFTER_MS);
+  return latest > now + CLOCK_SLACK_MS ? undefined : claim;
+}
+
 export function claimedDelete(vm: Vm): ClaimedDelete {
   return { ordinal: vm.ordinal, uidPrefix: vm.uid.slice(0, UID_PREFIX_LENGTH) };
 }
@@ -103,19 +116,18 @@ export interface Ledger {
 export const EMPTY_LEDGER: Ledger = { nonce: undefined, own: new Set(), tainted: new Set() };
 
 /**
- * The creates of `claim` that may still take effect: not yet seen done (`taken` holds the ordinals whose name exists),
- * not old enough to be impossible, and not taken back by the pass that alone issued them.
+ * The creates of `claim` that may still take effect: not old enough to be impossible, and not taken back by the pass that
+ * alone issued them. That a machine of the ordinal exists does not finish one: it may have been sent twice, and the
+ * second call lands when the name is free again.
  */
 export function unfinishedCreates(
   claim: Claim | undefined,
-  { taken, ledger, now }: { taken: ReadonlySet<number>; ledger: Ledger; now: number },
+  { ledger, now }: { readonly ledger: Ledger; readonly now: number },
 ): ReadonlyMap<number, number> {
   if (claim === undefined) return new Map();
   const alone = ledger.nonce === claim.nonce;
   const isDone = (ordinal: number, issuedAt: number) =>
-    taken.has(ordinal) ||
-    now >= issuedAt + QUIET_AFTER_MS ||
-    (alone && ledger.own.has(ordinal) && !ledger.tainted.has(ordinal));
+    now >= issuedAt + QUIET_AFTER_MS || (alone && ledger.own.has(ordinal) && !ledger.tainted.has(ordinal));
   return new Map([...claim.create].filter(([ordinal, issuedAt]) => !isDone(ordinal, issuedAt)));
 }
 

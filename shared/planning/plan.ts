@@ -4,8 +4,8 @@ import {
   type ClaimItems,
   claimedDelete,
   type Ledger,
-  parseClaim,
   QUIET_AFTER_MS,
+  readClaim,
   unfinishedCreates,
 } from "./claim.ts";
 import { describeProblems } from "./errors.ts";
@@ -112,21 +112,19 @@ interface ScaleInput {
 /** Brings the number of machines to `replicas` under the protocol of the claim. */
 function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step & Pick<Plan, "needs"> {
   const { pool, now, ledger } = seen;
-  const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
+  const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   if (claim === undefined && parts.members.length > 0) return planFirstContact(seen);
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
     return {
       needs: [],
       actions: [],
-      reasons: [
-        `waiting until ${new Date(claim.waitUntil).toISOString()}: calls of an unknown earlier pass may still land`,
-      ],
+      reasons: [describeWait(claim.waitUntil)],
     };
   }
   const replicas = spec.replicas ?? 1;
   const paused = spec.paused === true;
   const existing = parts.members.length;
-  const unfinished = unfinishedCreates(claim, { taken: parts.taken, ledger, now });
+  const unfinished = unfinishedCreates(claim, { ledger, now });
   const mayCreate = !paused && existing < replicas && limits.createsMax > 0;
   if ((mayCreate || unfinished.size > 0) && seen.namespaceVms === undefined) {
     return { needs: mayCreate ? ["namespaceVms", "revision"] : ["namespaceVms"], actions: [], reasons: [] };
@@ -137,7 +135,7 @@ function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step
   const surplus = paused || hold !== undefined ? 0 : Math.max(0, live.length - replicas);
   const out = planScaleOut({
     replicas: paused ? 0 : replicas,
-    existing,
+    members: parts.members,
     taken: parts.taken,
     unfinished,
     createsMax: limits.createsMax,
@@ -152,6 +150,10 @@ function planFirstContact({ pool, now }: Observation): Step & Pick<Plan, "needs"
   const items: ClaimItems = { create: new Map(), delete: [], waitUntil: now + QUIET_AFTER_MS };
   const why = "the pool has machines but no readable claim";
   return { needs: [], actions: [writeClaim(pool, items, why)], reasons: [`${why}: waiting before acting`] };
+}
+
+function describeWait(until: number): string {
+  return `waiting until ${new Date(until).toISOString()}: calls of an unknown earlier pass may still land`;
 }
 
 interface Decision {
@@ -228,9 +230,13 @@ function planDeletion(seen: Observation): Plan {
     const actions = bound.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const);
     return { needs: [], actions, reasons: [why], members: undefined };
   }
-  const taken = new Set(namespaceVms.map(({ ordinal }) => ordinal).filter((ordinal) => ordinal !== undefined));
-  const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
-  const late = unfinishedCreates(claim, { taken, ledger, now }).size;
+  const text = pool.annotations?.[CLAIM_ANNOTATION];
+  const claim = readClaim(text, now);
+  if (text !== undefined && claim === undefined) return { ...planFirstContact(seen), members: undefined };
+  if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
+    return { needs: [], actions: [], reasons: [`${why}: ${describeWait(claim.waitUntil)}`], members: undefined };
+  }
+  const late = unfinishedCreates(claim, { ledger, now }).size;
   if (late > 0) {
     const reasons = [`${why}: waiting because ${late} machines that were being created may still appear`];
     return { needs: [], actions: [], reasons, members: undefined };

@@ -1,4 +1,6 @@
 /** Which ordinals to create. A create cannot be taken back once sent, so those that may still land count as existing. */
+import { CLAIM_ITEMS_MAX } from "./claim.ts";
+import type { Vm } from "./model.ts";
 
 export interface ScaleOut {
   /** Ordinals to create now, in order. */
@@ -12,7 +14,7 @@ export interface ScaleOut {
 export interface ScaleOutInput {
   readonly replicas: number;
   /** Machines of the pool, terminating ones included: a replacement comes when the name is free. */
-  readonly existing: number;
+  readonly members: readonly Vm[];
   /** Ordinals whose name exists, whoever owns the object. */
   readonly taken: ReadonlySet<number>;
   /** Ordinal → time, see `unfinishedCreates`. */
@@ -20,12 +22,19 @@ export interface ScaleOutInput {
   readonly createsMax: number;
 }
 
-/** Repeats the creates that are unfinished, then takes the lowest free ordinals. */
-export function planScaleOut({ replicas, existing, taken, unfinished, createsMax }: ScaleOutInput): ScaleOut {
-  const wanted = Math.max(0, replicas - existing);
-  if (unfinished.size > wanted) return { create: [], carried: unfinished, waits: true };
-  const again = [...unfinished.keys()].sort((a, b) => a - b);
-  const fresh = lowestFree(Math.min(wanted, createsMax) - again.length, (n) => taken.has(n) || unfinished.has(n));
+/**
+ * Repeats the creates that are unfinished, then takes the lowest free ordinals. One whose machine is there is counted by
+ * it; one whose name another's object has keeps its place, for that object may go before the create lands.
+ */
+export function planScaleOut({ replicas, members, taken, unfinished, createsMax }: ScaleOutInput): ScaleOut {
+  const wanted = Math.max(0, replicas - members.length);
+  const present = new Set(members.map(({ ordinal }) => ordinal));
+  const mayLand = [...unfinished.keys()].filter((ordinal) => !present.has(ordinal)).sort((a, b) => a - b);
+  if (mayLand.length > wanted) return { create: [], carried: unfinished, waits: true };
+  const isTaken = (ordinal: number) => taken.has(ordinal) || unfinished.has(ordinal);
+  const room = CLAIM_ITEMS_MAX - unfinished.size;
+  const fresh = lowestFree(Math.min(Math.min(wanted, createsMax) - mayLand.length, room), isTaken);
+  const again = mayLand.filter((ordinal) => !taken.has(ordinal));
   const create = [...again, ...fresh].slice(0, createsMax).sort((a, b) => a - b);
   const issued = new Set(create);
   return { create, carried: new Map([...unfinished].filter(([ordinal]) => !issued.has(ordinal))), waits: false };
