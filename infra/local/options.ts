@@ -74,13 +74,7 @@ function readOptions(args: readonly string[]): ParsedOptions {
   });
   if (values.help) return { kind: "help", text: HELP };
   const port = wholeNumber(values.port, { option: "--port", min: 1, max: 65_535 });
-  const resyncSeconds = wholeNumber(values["resync-seconds"], { option: "--resync-seconds", min: 0, max: 86_400 });
-  if (resyncSeconds === 0) {
-    return {
-      kind: "wrong",
-      message: "--resync-seconds 0 leaves nothing to drive the passes as long as there are no webhooks",
-    };
-  }
+  const resyncSeconds = wholeNumber(values["resync-seconds"], { option: "--resync-seconds", min: 1, max: 86_400 });
   if (values.kubeconfig === "") {
     return { kind: "wrong", message: "--kubeconfig needs a file, such as --kubeconfig ~/.kube/config" };
   }
