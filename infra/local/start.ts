@@ -33,6 +33,8 @@ const POOL_NAME = "vm-pool-cirros";
 const READY_TIMEOUT_MS = 120_000;
 const POLL_MS = 250;
 const REACH_TIMEOUT_MS = 10_000;
+/** The longest that a stop may take. */
+const STOP_TIMEOUT_MS = 12_000;
 
 /** Things to stop, in reverse order of starting. */
 type Cleanups = (() => Promise<void>)[];
@@ -60,7 +62,12 @@ if (parsed.kind === "help") {
 /** Runs a whole session; returns the exit code. Ctrl-C and SIGTERM are the ordinary end. */
 async function run(options: StartOptions): Promise<number> {
   const ending = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => ending.abort());
+  const end = () => {
+    ending.abort();
+    // Whatever does not heed the signal: the processes that we started end with us.
+    setTimeout(() => process.exit(0), STOP_TIMEOUT_MS).unref();
+  };
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, end);
   const session: Session = { options, shown, signal: ending.signal, cleanups: [], startedAt: performance.now() };
   let code = 0;
   try {
