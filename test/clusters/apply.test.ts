@@ -1,0 +1,540 @@
+import { expect, it } from "vitest";
+import { type Applied, announceOutcomes, applyPlan, failuresOf } from "../../shared/clusters/apply.ts";
+import type { ApiRequest, ApiResponse } from "../../shared/clusters/connection.ts";
+import { EMPTY_LEDGER, type Ledger, parseClaim } from "../../shared/planning/claim.ts";
+import { isRecord } from "../../shared/planning/json.ts";
+import { type Pool, parsePool, parseVm, type Vm } from "../../shared/planning/model.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import type { Action, Observation } from "../../shared/planning/plan.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+import {
+  aCluster,
+  aWire,
+  linesOf,
+  networkError,
+  ok,
+  on,
+  type Reply,
+  type Route,
+  refusal,
+  writesOf,
+} from "../support/transport.ts";
+import {
+  aClaimText,
+  aPool,
+  aVm,
+  NOW,
+  type PoolFields,
+  poolPath,
+  REVISIONS,
+  VMS,
+  type VmFields,
+} from "../support/transport-objects.ts";
+
+const CREATE = `POST ${VMS}`;
+const CLAIM = `PATCH ${poolPath()}`;
+const CLAIM_POINTER = "/metadata/annotations/vmpool-functions~1pass";
+const WRITTEN = on(CLAIM, ok({ metadata: { resourceVersion: "101" } }));
+
+function must<T>(value: T | undefined): T {
+  if (value === undefined) throw new TypeError("the test's own object is not valid");
+  return value;
+}
+
+function aSeenVm(ordinal: number, fields: VmFields = {}): Vm {
+  return must(parseVm(aVm(ordinal, fields), "web"));
+}
+
+function aSeenPool(fields: PoolFields = {}): Pool {
+  return must(parsePool(aPool(fields)));
+}
+
+function creates(count: number): readonly Action[] {
+  return Array.from({ length: count }, (_, ordinal) => ({ kind: "createVm", ordinal, revision: "web-1", why: "test" }));
+}
+
+function writeClaim(fields: { addFinalizer?: boolean; create?: ReadonlyMap<number, number> } = {}): Action {
+  const { addFinalizer = false, create = new Map() } = fields;
+  return { kind: "writeClaim", items: { create, delete: [], waitUntil: undefined }, addFinalizer, why: "test" };
+}
+
+interface Setting {
+  readonly routes: readonly Route[];
+  readonly pool?: Pool;
+  readonly ledger?: Ledger;
+  /** How much time is left, by the number of requests sent so far. */
+  readonly timeLeftMs?: (sent: number) => number;
+}
+
+/** Applies the actions; returns what came of them, what was sent and how long it slept. */
+async function apply(actions: readonly Action[], { routes, pool = aSeenPool(), ledger, timeLeftMs }: Setting) {
+  const wire = aWire(...routes);
+  const sleeps: number[] = [];
+  const seen: Observation = {
+    now: NOW,
+    pool,
+    verdict: judge(pool),
+    selected: [],
+    namespaceVms: undefined,
+    revision: undefined,
+    ledger: ledger ?? EMPTY_LEDGER,
+  };
+  const applied = await applyPlan(
+    { needs: [], actions, reasons: [], members: [] },
+    {
+      cluster: aCluster(wire).cluster,
+      seen,
+      poolVersion: "v1beta1",
+      by: "here",
+      nonce: "nonce-now",
+      sleep: async (ms) => {
+        sleeps.push(ms);
+      },
+      writeTimeLeftMs: () => timeLeftMs?.(wire.sent.length) ?? 30_000,
+    },
+  );
+  return { ...applied, wire, sleeps, seen };
+}
+
+function resultsOf({ outcomes }: Applied): Readonly<Record<string, number>> {
+  const counts: Record<string, number> = {};
+  for (const { result } of outcomes) counts[result] = (counts[result] ?? 0) + 1;
+  return counts;
+}
+
+/** Answers that tell how many of its requests were under way at once. */
+function aGauge(reply: (request: ApiRequest) => ApiResponse = () => ok({})) {
+  const waves: number[] = [];
+  let open = 0;
+  let most = 0;
+  return {
+    waves,
+    /** Most at once. */
+    most: () => most,
+    async answer(request: ApiRequest): Promise<ApiResponse> {
+      if (open === 0) waves.push(0);
+      open += 1;
+      most = Math.max(most, open);
+      waves.push((waves.pop() ?? 0) + 1);
+      await new Promise(setImmediate);
+      open -= 1;
+      return reply(request);
+    },
+  };
+}
+
+it("creates in batches that double", async () => {
+  const gauge = aGauge();
+  const done = await apply(creates(20), { routes: [on(CREATE, gauge.answer)] });
+
+  expect(gauge.waves).toEqual([1, 2, 4, 8, 5]);
+  expect(resultsOf(done)).toEqual({ done: 20 });
+});
+
+it("keeps at most sixteen calls under way", async () => {
+  const gauge = aGauge();
+  await apply(creates(100), { routes: [on(CREATE, gauge.answer)] });
+
+  expect(gauge.most()).toBe(16);
+});
+
+it.each([
+  { refusedAt: 1, sent: 1 },
+  { refusedAt: 2, sent: 3 },
+  { refusedAt: 4, sent: 7 },
+])("stops after the batch in which create number $refusedAt is refused", async ({ refusedAt, sent }) => {
+  const replies: Reply[] = Array.from({ length: 20 }, (_, index) =>
+    index + 1 === refusedAt ? refusal(403, "Forbidden", "exceeded quota") : ok({}),
+  );
+  const done = await apply(creates(20), { routes: [on(CREATE, ...replies)] });
+
+  expect(done.wire.sent).toHaveLength(sent);
+  expect(resultsOf(done)).toEqual({ ...(sent === 1 ? {} : { done: sent - 1 }), failed: 1, skipped: 20 - sent });
+  expect(done.ledger.tainted).toEqual(new Set());
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message: "exceeded quota" }]);
+});
+
+it("goes on when a machine's name is taken: the next look says whose it is", async () => {
+  const done = await apply(creates(3), { routes: [on(CREATE, refusal(409, "AlreadyExists"), ok({}))] });
+
+  expect(resultsOf(done)).toEqual({ already: 1, done: 2 });
+  expect(failuresOf(done.outcomes)).toEqual([]);
+});
+
+it.each<[string, Reply]>([
+  ["a reset", networkError("ECONNRESET")],
+  ["a 500", refusal(500, "InternalError")],
+  ["a 504", refusal(504, "Timeout")],
+  ["a 408", refusal(408, "Timeout")],
+  ["an answer that is no object", ok("created")],
+])("taints the create that ended in %s, and only that", async (_what, reply) => {
+  const done = await apply(creates(7), { routes: [on(CREATE, ok({}), reply, ok({}))] });
+
+  expect(done.ledger.tainted).toEqual(new Set([1]));
+  expect(resultsOf(done)).toEqual({ done: 2, failed: 1, skipped: 4 });
+});
+
+it.each<[string, Reply]>([
+  ["was refused", refusal(422, "Invalid")],
+  ["was throttled", refusal(429, "TooManyRequests")],
+  ["found the name taken", refusal(409, "AlreadyExists")],
+  ["did not reach the server", networkError("ECONNREFUSED")],
+])("does not taint a create that %s", async (_what, reply) => {
+  const done = await apply(creates(1), { routes: [on(CREATE, reply)] });
+
+  expect(done.ledger.tainted).toEqual(new Set());
+});
+
+it("leaves a create tainted when its repetition succeeds", async () => {
+  const busy = refusal(503, "ServiceUnavailable", "busy", { "retry-after": "1" });
+  const done = await apply(creates(1), { routes: [on(CREATE, busy, ok({}))] });
+
+  expect(resultsOf(done)).toEqual({ done: 1 });
+  expect(done.ledger.tainted).toEqual(new Set([0]));
+});
+
+it("keeps what earlier loops have tainted", async () => {
+  const ledger = { nonce: "nonce-before", own: new Set([0, 9]), tainted: new Set([9]) };
+  const done = await apply(creates(1), { routes: [on(CREATE, ok({}))], ledger });
+
+  expect(done.ledger.tainted).toEqual(new Set([9]));
+});
+
+const BUSY = refusal(429, "TooManyRequests", "slow down", { "retry-after": "3" });
+
+it("is as patient as the server asks, three times", async () => {
+  const done = await apply(creates(1), { routes: [on(CREATE, BUSY)] });
+
+  expect(done.wire.sent).toHaveLength(4);
+  expect(done.sleeps).toEqual([3_000, 3_000, 3_000]);
+  expect(resultsOf(done)).toEqual({ failed: 1 });
+});
+
+it("succeeds after having been patient", async () => {
+  const unavailable = refusal(503, "ServiceUnavailable", "starting", { "retry-after": "1" });
+  const done = await apply(creates(1), { routes: [on(CREATE, BUSY, unavailable, ok({}))] });
+
+  expect(done.sleeps).toEqual([3_000, 1_000]);
+  expect(resultsOf(done)).toEqual({ done: 1 });
+});
+
+it("does not wait for longer than it may still write", async () => {
+  const done = await apply(creates(1), { routes: [on(CREATE, BUSY)], timeLeftMs: () => 3_000 });
+
+  expect(done.wire.sent).toHaveLength(1);
+  expect(done.sleeps).toEqual([]);
+  expect(resultsOf(done)).toEqual({ failed: 1 });
+});
+
+it("does not repeat what was refused without a time", async () => {
+  const done = await apply(creates(1), { routes: [on(CREATE, refusal(429, "TooManyRequests"))] });
+
+  expect(done.wire.sent).toHaveLength(1);
+});
+
+it("starts no write inside the time reserve, and does not taint what it never sent", async () => {
+  const done = await apply(creates(20), {
+    routes: [on(CREATE, ok({}))],
+    timeLeftMs: (sent) => (sent < 3 ? 10_000 : 0),
+  });
+
+  expect(done.wire.sent).toHaveLength(3);
+  expect(resultsOf(done)).toEqual({ done: 3, skipped: 17 });
+  expect(done.ledger.tainted).toEqual(new Set());
+  expect(failuresOf(done.outcomes)).toEqual([]);
+});
+
+it("deletes a machine by the UID and version that were read, and by nothing else", async () => {
+  const vm = aSeenVm(2);
+  const done = await apply([{ kind: "deleteVm", vm, why: "test" }], { routes: [on(`DELETE ${VMS}/web-2`, ok({}))] });
+
+  expect(done.wire.sent.map(({ body }) => body)).toEqual([
+    { apiVersion: "v1", kind: "DeleteOptions", preconditions: { uid: vm.uid, resourceVersion: "52" } },
+  ]);
+  expect(resultsOf(done)).toEqual({ done: 1 });
+});
+
+it.each<[Reply, string, string[]]>([
+  [refusal(404, "NotFound"), "already", []],
+  [refusal(409, "Conflict"), "failed", []],
+  [refusal(403, "Forbidden", "no"), "failed", ["no"]],
+])("collects every outcome of several deletes: %j", async (reply, result, messages) => {
+  const vms = [0, 1, 2].map((ordinal) => aSeenVm(ordinal));
+  const routes = vms.map(({ name }, index) => on(`DELETE ${VMS}/${name}`, index === 1 ? reply : ok({})));
+  const done = await apply(
+    vms.map((vm) => ({ kind: "deleteVm", vm, why: "test" })),
+    { routes },
+  );
+
+  expect(resultsOf(done)).toEqual({ done: 2, [result]: 1 });
+  expect(failuresOf(done.outcomes).map(({ message }) => message)).toEqual(messages);
+});
+
+/** The operations of the one claim that is written to this pool. */
+async function claimOf(pool: Pool, addFinalizer = false): Promise<readonly unknown[]> {
+  const { wire } = await apply([writeClaim({ addFinalizer, create: new Map([[0, NOW]]) })], {
+    routes: [WRITTEN],
+    pool,
+  });
+  const body = wire.sent[0]?.body;
+  return Array.isArray(body) ? body : [];
+}
+
+const GUARDS = [
+  { op: "test", path: "/metadata/uid", value: "uid-web" },
+  { op: "test", path: "/metadata/generation", value: 1 },
+];
+const ANY_TEXT = expect.any(String);
+
+it("claims a pool without annotations by creating them", async () => {
+  expect(await claimOf(aSeenPool())).toEqual([
+    ...GUARDS,
+    { op: "test", path: "/metadata/annotations", value: null },
+    { op: "add", path: "/metadata/annotations", value: { [CLAIM_ANNOTATION]: ANY_TEXT } },
+  ]);
+});
+
+it("claims a pool with other annotations by adding one", async () => {
+  expect(await claimOf(aSeenPool({ annotations: { team: "a" } }))).toEqual([
+    ...GUARDS,
+    { op: "test", path: CLAIM_POINTER, value: null },
+    { op: "add", path: CLAIM_POINTER, value: ANY_TEXT },
+  ]);
+});
+
+it("claims a pool only while its claim is the one that was read, to the letter", async () => {
+  const text = ` ${aClaimText()} `;
+
+  expect(await claimOf(aSeenPool({ annotations: { [CLAIM_ANNOTATION]: text } }))).toEqual([
+    ...GUARDS,
+    { op: "test", path: CLAIM_POINTER, value: text },
+    { op: "add", path: CLAIM_POINTER, value: ANY_TEXT },
+  ]);
+});
+
+it("adds the first finalizer only while there is none", async () => {
+  expect((await claimOf(aSeenPool(), true)).slice(-2)).toEqual([
+    { op: "test", path: "/metadata/finalizers", value: null },
+    { op: "add", path: "/metadata/finalizers", value: [POOL_FINALIZER] },
+  ]);
+});
+
+it("adds its finalizer to those of others", async () => {
+  expect((await claimOf(aSeenPool({ finalizers: ["other/x"] }), true)).slice(-1)).toEqual([
+    { op: "add", path: "/metadata/finalizers/-", value: POOL_FINALIZER },
+  ]);
+});
+
+/** The claim that is written over `previous`. */
+async function claimOver(previous: string | undefined) {
+  const operations = await claimOf(
+    aSeenPool({ annotations: previous === undefined ? {} : { [CLAIM_ANNOTATION]: previous } }),
+  );
+  const last = operations.at(-1);
+  return must(parseClaim(isRecord(last) && typeof last["value"] === "string" ? last["value"] : undefined));
+}
+
+it("says in the claim who acts, when, on which generation and with what", async () => {
+  expect(await claimOver(undefined)).toEqual({
+    by: "here",
+    at: NOW,
+    nonce: "nonce-now",
+    generation: 1,
+    since: { at: NOW, generation: 1 },
+    waitUntil: undefined,
+    create: new Map([[0, NOW]]),
+    delete: [],
+  });
+});
+
+it("keeps since when this deployment acts, and begins anew after another", async () => {
+  const since = { at: NOW - 86_400_000, generation: 7 };
+
+  expect(await claimOver(aClaimText({ since }))).toMatchObject({ since });
+  expect(await claimOver(aClaimText({ since, by: "elsewhere" }))).toMatchObject({ since: { at: NOW, generation: 1 } });
+  expect(await claimOver("unreadable")).toMatchObject({ since: { at: NOW, generation: 1 } });
+});
+
+it("owns what it claimed, and knows the pool's new version", async () => {
+  const done = await apply([writeClaim({ create: new Map([[0, NOW]]) }), ...creates(1)], {
+    routes: [WRITTEN, on(CREATE, ok({}))],
+  });
+
+  expect(done.poolResourceVersion).toBe("101");
+  expect(done.ledger).toEqual({ nonce: "nonce-now", own: new Set([0]), tainted: new Set() });
+});
+
+const OWNING: Ledger = { nonce: "nonce-before", own: new Set([5]), tainted: new Set() };
+
+it.each<[string, Reply, Ledger]>([
+  ["refused by its test", refusal(422, "Invalid"), OWNING],
+  ["refused by a conflict", refusal(409, "Conflict"), OWNING],
+  ["forbidden", refusal(403, "Forbidden"), OWNING],
+  ["of unknown outcome after a reset", networkError("ECONNRESET"), EMPTY_LEDGER],
+  ["of unknown outcome after a 500", refusal(500, "InternalError"), EMPTY_LEDGER],
+])("does nothing that leans on a claim that is %s", async (_what, reply, ledger) => {
+  const actions: readonly Action[] = [
+    writeClaim(),
+    { kind: "createRevision", name: "web-1", why: "test" },
+    ...creates(2),
+    { kind: "deleteVm", vm: aSeenVm(3), why: "test" },
+  ];
+  const done = await apply(actions, { routes: [on(CLAIM, reply)], ledger: OWNING });
+
+  expect(linesOf(done.wire)).toEqual([CLAIM]);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 4 });
+  expect(done.ledger).toEqual(ledger);
+  expect(done.poolResourceVersion).toBeUndefined();
+});
+
+it("does upkeep, revocations, the claim, revision, creates and deletes, in this order", async () => {
+  const [leaving, revoked, surplus] = [aSeenVm(1), aSeenVm(2), aSeenVm(3)];
+  const actions: readonly Action[] = [
+    { kind: "deleteVm", vm: surplus, why: "test" },
+    ...creates(1),
+    { kind: "createRevision", name: "web-1", why: "test" },
+    writeClaim(),
+    { kind: "revokeDelete", vm: revoked, why: "test" },
+    { kind: "dropVmFinalizer", vm: leaving, why: "test" },
+  ];
+  const lines = [`PATCH ${VMS}/web-1`, `PATCH ${VMS}/web-2`, CLAIM, `POST ${REVISIONS}`, CREATE, `DELETE ${VMS}/web-3`];
+  const done = await apply(actions, { routes: lines.map((line) => on(line, ok({ metadata: {} }))) });
+
+  expect(linesOf(done.wire)).toEqual(lines);
+  expect(resultsOf(done)).toEqual({ done: 6 });
+});
+
+it("lets a failure of upkeep hold nothing up", async () => {
+  const actions: readonly Action[] = [
+    { kind: "dropVmFinalizer", vm: aSeenVm(1), why: "test" },
+    writeClaim(),
+    ...creates(1),
+  ];
+  const routes = [on(`PATCH ${VMS}/web-1`, refusal(403, "Forbidden", "no")), WRITTEN, on(CREATE, ok({}))];
+  const done = await apply(actions, { routes });
+
+  expect(resultsOf(done)).toEqual({ failed: 1, done: 2 });
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "upkeep", message: "no" }]);
+});
+
+it.each<[string, Reply]>([
+  ["is gone", refusal(404, "NotFound")],
+  ["has another UID", refusal(409, "Conflict")],
+  ["is on its way out", ok({ metadata: { deletionTimestamp: "2026-05-01T12:00:00Z" } })],
+  ["may or may not have changed", refusal(500, "InternalError")],
+  ["cannot be reached", networkError("ECONNRESET")],
+])("claims nothing when a machine whose deletion is revoked %s", async (_what, reply) => {
+  const actions: readonly Action[] = [
+    { kind: "revokeDelete", vm: aSeenVm(1), why: "test" },
+    { kind: "revokeDelete", vm: aSeenVm(2), why: "test" },
+    writeClaim(),
+    ...creates(1),
+    { kind: "deleteVm", vm: aSeenVm(3), why: "test" },
+  ];
+  const routes = [on(`PATCH ${VMS}/web-1`, reply), on(`PATCH ${VMS}/web-2`, ok({ metadata: {} }))];
+  const done = await apply(actions, { routes });
+
+  expect(linesOf(done.wire).toSorted()).toEqual([`PATCH ${VMS}/web-1`, `PATCH ${VMS}/web-2`]);
+  expect(done.outcomes.filter(({ result }) => result === "done").map(({ action }) => action.kind)).toEqual([
+    "revokeDelete",
+  ]);
+});
+
+it("revokes a deletion by a change that tests the UID", async () => {
+  const vm = aSeenVm(1);
+  const done = await apply([{ kind: "revokeDelete", vm, why: "test" }], {
+    routes: [on(`PATCH ${VMS}/web-1`, ok({ metadata: {} }))],
+  });
+
+  expect(writesOf(done.wire)).toMatchObject([
+    {
+      contentType: "application/merge-patch+json",
+      body: { metadata: { uid: vm.uid, annotations: { "vmpool-functions/revoked": "nonce-now" } } },
+    },
+  ]);
+});
+
+it.each<[string, Reply, string]>([
+  ["refused", refusal(403, "Forbidden"), "skipped"],
+  ["quickly made by another pass under the generation's name", refusal(409, "AlreadyExists"), "skipped"],
+  ["new", ok({}), "done"],
+])("creates machines by the outcome of the revision: %s", async (_what, reply, result) => {
+  const actions: readonly Action[] = [{ kind: "createRevision", name: "web-1", why: "test" }, ...creates(1)];
+  const done = await apply(actions, { routes: [on(`POST ${REVISIONS}`, reply), on(CREATE, ok({}))] });
+
+  expect(done.outcomes.find(({ action }) => action.kind === "createVm")?.result).toBe(result);
+});
+
+it("takes a revision of its own unique name, made by another pass, for its own", async () => {
+  const actions: readonly Action[] = [{ kind: "createRevision", name: "web-1-0123abcd", why: "test" }, ...creates(1)];
+  const routes = [on(`POST ${REVISIONS}`, refusal(409, "AlreadyExists")), on(CREATE, ok({}))];
+
+  expect(resultsOf(await apply(actions, { routes }))).toEqual({ already: 1, done: 1 });
+});
+
+it("releases a machine: our finalizer and owner reference go, what others wrote stays", async () => {
+  const others = { apiVersion: "v1", kind: "ConfigMap", name: "c", uid: "c-1" };
+  const vm = aSeenVm(1);
+  const shared = { ...vm, owners: [...vm.owners, others], finalizers: ["other/x", ...vm.finalizers] };
+  const done = await apply([{ kind: "releaseVm", vm: shared, why: "test" }], {
+    routes: [on(`PATCH ${VMS}/web-1`, ok({}))],
+  });
+
+  expect(writesOf(done.wire).map(({ body }) => body)).toEqual([
+    {
+      metadata: { uid: vm.uid, resourceVersion: "51", finalizers: ["other/x"], ownerReferences: [others] },
+    },
+  ]);
+});
+
+it("drops a machine's finalizer without touching its owners", async () => {
+  const vm = aSeenVm(1);
+  const done = await apply([{ kind: "dropVmFinalizer", vm, why: "test" }], {
+    routes: [on(`PATCH ${VMS}/web-1`, refusal(404, "NotFound"))],
+  });
+
+  expect(writesOf(done.wire).map(({ body }) => body)).toEqual([
+    { metadata: { uid: vm.uid, resourceVersion: "51", finalizers: [] } },
+  ]);
+  expect(resultsOf(done)).toEqual({ already: 1 });
+});
+
+it("drops the pool's finalizer by the version that was read", async () => {
+  const pool = aSeenPool({ finalizers: ["other/x", POOL_FINALIZER] });
+  const done = await apply([{ kind: "dropPoolFinalizer", why: "test" }], { routes: [on(CLAIM, ok({}))], pool });
+
+  expect(writesOf(done.wire)).toMatchObject([
+    {
+      contentType: "application/merge-patch+json",
+      body: { metadata: { uid: "uid-web", resourceVersion: "100", finalizers: ["other/x"] } },
+    },
+  ]);
+});
+
+it("creates a machine as the pool's template says, with its owner, finalizer and revision", async () => {
+  const done = await apply(creates(1), { routes: [on(CREATE, ok({}))] });
+
+  expect(done.wire.sent[0]?.body).toMatchObject({
+    kind: "VirtualMachine",
+    metadata: {
+      name: "web-0",
+      namespace: "ci",
+      labels: { app: "web", "kubevirt.io/vm-pool-revision-name": "web-1" },
+      finalizers: [POOL_FINALIZER],
+      ownerReferences: [{ kind: "VirtualMachinePool", name: "web", uid: "uid-web", controller: true }],
+    },
+  });
+});
+
+it("announces what was done, and not what was found done", async () => {
+  const vm = aSeenVm(9);
+  const actions: readonly Action[] = [...creates(3), { kind: "deleteVm", vm, why: "test" }];
+  const routes = [on(CREATE, ok({}), refusal(409, "AlreadyExists"), ok({})), on(`DELETE ${VMS}/web-9`, ok({}))];
+  const done = await apply(actions, { routes });
+
+  expect(announceOutcomes(done.seen, done.outcomes).map(({ reason, message }) => `${reason} ${message}`)).toEqual([
+    "SuccessfulCreate Created VM ci/web-0",
+    "SuccessfulCreate Created VM ci/web-2",
+    `SuccessfulDelete Deleted VM ci/web-9 with uid ${vm.uid} from pool`,
+  ]);
+});

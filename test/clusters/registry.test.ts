@@ -1,0 +1,272 @@
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import * as fc from "fast-check";
+import { expect, it } from "vitest";
+import { accessSchema, type ClusterAccess } from "../../shared/clusters/access.ts";
+import { createDirectory } from "../../shared/clusters/directory.ts";
+import { createFileRegistry, type Registry } from "../../shared/clusters/registry.ts";
+import { isRecord } from "../../shared/planning/json.ts";
+import { aFolder } from "../control-plane/support.ts";
+import { aDirectory } from "../support/handlers.ts";
+import { aWire } from "../support/transport.ts";
+import { NOW } from "../support/transport-objects.ts";
+
+const SECRET = "s3cr3t";
+const ACCESS = { server: "https://api.example:6443", auth: { kind: "token", token: SECRET } };
+
+function aRegistryOf(content: unknown): Registry {
+  const path = join(aFolder(), "registry.json");
+  writeFileSync(path, typeof content === "string" ? content : JSON.stringify(content));
+  return createFileRegistry(path);
+}
+
+/** What is said about a registry whose one cluster has this entry. */
+async function complaintAbout(access: unknown): Promise<string> {
+  const registry = aRegistryOf({ clusters: { west: { access } } });
+  return registry.access("west").then(
+    () => "",
+    (error: unknown) => (error instanceof Error ? `${error.name}: ${error.message}` : ""),
+  );
+}
+
+function isServer(server: string): boolean {
+  return accessSchema.safeParse({ ...ACCESS, server }).success;
+}
+
+it("reads the entries of a file, and observes unless told to act", async () => {
+  const registry = aRegistryOf({
+    clusters: { west: { access: ACCESS }, east: { access: { ...ACCESS, mode: "act", namespaces: ["ci"] } } },
+  });
+
+  expect(await registry.names()).toEqual(["east", "west"]);
+  expect(await registry.access("west")).toEqual({ ...ACCESS, mode: "observe" });
+  expect(await registry.access("east")).toEqual({ ...ACCESS, mode: "act", namespaces: ["ci"] });
+  expect(await registry.webhook("west")).toBeUndefined();
+});
+
+it.each(["north", "__proto__", "constructor", ""])("knows no cluster called %j", async (name) => {
+  const registry = aRegistryOf({ clusters: { west: { access: ACCESS } } });
+
+  expect(await registry.access(name)).toBeUndefined();
+  expect(await registry.webhook(name)).toBeUndefined();
+});
+
+it("reads the file anew at each question", async () => {
+  const path = join(aFolder(), "registry.json");
+  writeFileSync(path, '{"clusters":{}}');
+  const registry = createFileRegistry(path);
+  expect(await registry.names()).toEqual([]);
+  writeFileSync(path, JSON.stringify({ clusters: { west: { access: ACCESS } } }));
+
+  expect(await registry.names()).toEqual(["west"]);
+  rmSync(path);
+  await expect(registry.names()).rejects.toMatchObject({
+    name: "RegistryError",
+    message: `the cluster registry ${path} cannot be read`,
+  });
+});
+
+it.each([
+  ["clusters as a list", { clusters: [] }, "clusters"],
+  ["a setting that there is not", { clusters: {}, defaultToken: SECRET }, "defaultToken"],
+  ["a cluster without access", { clusters: { west: {} } }, "clusters.west.access"],
+  ["a name that is no DNS label", { clusters: { "West/1": { access: ACCESS } } }, "clusters.West/1"],
+])("refuses a file with %s, and names the field", async (_what, content, field) => {
+  const reading = aRegistryOf(content).names();
+
+  await expect(reading).rejects.toMatchObject({ name: "RegistryError", message: expect.stringContaining(field) });
+  await expect(reading).rejects.not.toMatchObject({ message: expect.stringContaining(SECRET) });
+});
+
+it.each([
+  ["text", `token: ${SECRET}`],
+  ["a list", [SECRET]],
+  ["null", null],
+])("says what is wrong with a file that is %s", async (_what, content) => {
+  const complaint = await aRegistryOf(content)
+    .names()
+    .then(() => "", String);
+
+  expect(complaint).toMatch(/is not (valid|JSON)/);
+  expect(complaint).not.toMatch(/: :/);
+  expect(complaint).not.toContain(SECRET);
+});
+
+it.each([
+  ["an unknown kind of auth", { auth: { kind: "exec", command: SECRET } }, "auth.kind"],
+  ["no auth", { auth: undefined }, "auth"],
+  ["an empty token", { auth: { kind: "token", token: "" } }, "auth.token"],
+  ["a token that is a list", { auth: { kind: "token", token: [SECRET] } }, "auth.token"],
+  ["a token and a key", { auth: { kind: "token", token: SECRET, keyData: SECRET } }, "auth"],
+  [
+    "a key that is no base64",
+    { auth: { kind: "clientCertificate", certificateData: "AA==", keyData: "-----BEGIN" } },
+    "auth.keyData",
+  ],
+  ["an authority that is no base64", { certificateAuthorityData: "-----BEGIN" }, "certificateAuthorityData"],
+  ["a switched-off verification", { insecureSkipTlsVerify: true }, "insecureSkipTlsVerify"],
+  ["an unknown mode", { mode: "force" }, "mode"],
+  ["no namespace at all", { namespaces: [] }, "namespaces"],
+  ["a server without https", { server: `http://user:${SECRET}@api.example` }, "server"],
+])("refuses an entry with %s: it names the field and no value", async (_what, fields, field) => {
+  const complaint = await complaintAbout({ ...ACCESS, ...fields });
+
+  expect(complaint).toContain("RegistryError: the cluster registry");
+  expect(complaint).toContain("clusters.west.access");
+  expect(complaint).toContain(field);
+  expect(complaint).not.toContain(SECRET);
+  expect(complaint).not.toContain("BEGIN");
+});
+
+it("gathers all that is wrong with an entry", async () => {
+  const complaint = await complaintAbout({ server: "x", auth: { kind: "token" }, mode: "y" });
+
+  for (const field of ["server", "auth.token", "mode"]) expect(complaint).toContain(`clusters.west.access.${field}: `);
+});
+
+it.each([
+  "https://api.example:6443",
+  "https://10.0.0.1",
+  "https://127.0.0.1:34567",
+  "https://[2001:db8::1]:6443",
+  "https://rancher.example/k8s/clusters/c-1",
+  "https://ABC.gr7.eu-central-1.eks.amazonaws.com",
+  "https://metadata-service.example",
+])("takes the server %s", (server) => {
+  expect(isServer(server)).toBe(true);
+});
+
+it.each([
+  "http://api.example",
+  "HTTP://api.example",
+  "ftp://api.example",
+  "file:///etc/passwd",
+  "api.example:6443",
+  "//api.example",
+  "",
+  "https://",
+  "https://user:secret@api.example",
+  "https://user@api.example",
+  "https://api.example/?token=secret",
+  "https://api.example/#x",
+])("refuses the server %s", (server) => {
+  expect(isServer(server)).toBe(false);
+});
+
+it.each([
+  "https://169.254.169.254",
+  "https://169.254.1.2:6443",
+  "https://169.254.169.254.",
+  "https://2852039166",
+  "https://0xa9fea9fe",
+  "https://0251.0376.0251.0376",
+  "https://169.254.43518",
+  "https://[fe80::1]",
+  "https://[febf:ffff::1]:6443",
+  "https://[fd00:ec2::254]",
+  "https://0.0.0.0",
+  "https://0",
+  "https://metadata.google.internal",
+  "https://METADATA.google.internal.",
+  "https://instance-data.ec2.internal",
+])("refuses the link-local or metadata host of %s", (server) => {
+  expect(isServer(server)).toBe(false);
+});
+
+it.each([
+  "https://[::ffff:169.254.169.254]",
+  "https://[::ffff:a9fe:a9fe]",
+  "https://[::169.254.169.254]",
+  "https://[::]",
+  "https://metadata",
+  "https://instance-data",
+])("refuses another spelling of such a host: %s", (server) => {
+  expect(isServer(server)).toBe(false);
+});
+
+it("never shows a secret, whatever an entry looks like", async () => {
+  const odd = fc.oneof(fc.constant(SECRET), fc.constant([SECRET]), fc.constant({ [`k`]: SECRET }), fc.constant(null));
+  const entry = fc.record(
+    {
+      server: fc.oneof(odd, fc.constant(`https://x:${SECRET}@y`)),
+      certificateAuthorityData: fc.oneof(odd, fc.constant(`-${SECRET}`)),
+      auth: fc.oneof(
+        odd,
+        fc.record({ kind: odd, token: odd }),
+        fc.record({ kind: fc.constant("token"), token: odd, extra: odd }),
+        fc.record({ kind: fc.constant("clientCertificate"), certificateData: odd, keyData: fc.constant(`-${SECRET}`) }),
+      ),
+      mode: odd,
+      namespaces: odd,
+    },
+    { requiredKeys: [] },
+  );
+  await fc.assert(
+    fc.asyncProperty(entry, async (access) => {
+      const parsed = accessSchema.safeParse(access);
+      const told = parsed.success
+        ? []
+        : parsed.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
+      expect(told.join("; ")).not.toContain(SECRET);
+    }),
+  );
+});
+
+it("remembers a name that is not registered, as long as any other", async () => {
+  const clock = { now: NOW };
+  const clusters: Record<string, Parameters<typeof aDirectory>[0][string]> = {};
+  const { directory, reads } = aDirectory(clusters, () => clock.now);
+  expect(await directory.find("west")).toBeUndefined();
+  clusters["west"] = { wire: aWire() };
+  clock.now += 5 * 60_000 - 1;
+  expect(await directory.find("west")).toBeUndefined();
+  clock.now += 1;
+
+  expect(await directory.find("west")).toMatchObject({ name: "west", access: { mode: "act" } });
+  expect(reads).toEqual(["west", "west"]);
+});
+
+it("opens one connection when several ask for a cluster at once", async () => {
+  const { directory, connected } = aDirectory({ west: { wire: aWire() } }, () => NOW);
+  const found = await Promise.all([directory.find("west"), directory.find("west"), directory.find("west")]);
+
+  expect(new Set(found).size).toBe(1);
+  expect(connected).toHaveLength(1);
+});
+
+it("ends the connection of a cluster that is not registered any more", async () => {
+  const clock = { now: NOW };
+  const wire = aWire();
+  const clusters: Record<string, Parameters<typeof aDirectory>[0][string]> = { west: { wire } };
+  const { directory } = aDirectory(clusters, () => clock.now);
+  await directory.find("west");
+  delete clusters["west"];
+  clock.now += 5 * 60_000;
+
+  expect(await directory.find("west")).toBeUndefined();
+  expect(wire.closed).toBe(1);
+});
+
+it("does not mind a refusal of a cluster that it never found", () => {
+  const { directory } = aDirectory({}, () => NOW);
+
+  expect(() => directory.refuse("west")).not.toThrow();
+});
+
+it("passes on what the registry says is wrong, and asks again next time", async () => {
+  const access: ClusterAccess = { server: ACCESS.server, auth: { kind: "token", token: SECRET }, mode: "act" };
+  let asked = 0;
+  const registry = {
+    names: async () => ["west"],
+    webhook: async () => undefined,
+    async access() {
+      asked += 1;
+      if (asked === 1) throw new RangeError("unreadable");
+      return access;
+    },
+  };
+  const directory = createDirectory({ registry, now: () => NOW, connect: () => aWire() });
+
+  await expect(directory.find("west")).rejects.toThrow("unreadable");
+  expect(isRecord(await directory.find("west"))).toBe(true);
+});

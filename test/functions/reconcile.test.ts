@@ -1,0 +1,575 @@
+import { expect, it } from "vitest";
+import { deduplicationIdOf } from "../../shared/events/wake-ups.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { aContext, aMessage, aReconcile, aWakeUp } from "../support/handlers.ts";
+import {
+  aWire,
+  linesOf,
+  networkError,
+  ok,
+  on,
+  queryOf,
+  type Reply,
+  refusal,
+  silence,
+  type Wire,
+  writesOf,
+} from "../support/transport.ts";
+import {
+  aList,
+  aPool,
+  aSettledPool,
+  aVm,
+  DATE,
+  DISCOVERY,
+  EVENT_LIST,
+  NOW,
+  poolPath,
+  REVISIONS,
+  served,
+  VMS,
+} from "../support/transport-objects.ts";
+
+const POOL = `GET ${poolPath()}`;
+const ALL_ACKNOWLEDGED = { batchItemFailures: [] };
+const METADATA = expect.stringContaining("as=PartialObjectMetadataList");
+
+/** A cluster in which the pool `web` has all that it wants. */
+function aSettledWire(): Wire {
+  return aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aSettledPool(), DATE)),
+    on(`GET ${VMS}`, aList([aVm(0)])),
+    on(`GET ${poolPath("api")}`, ok(aSettledPool({ name: "api", replicas: 0 }), DATE)),
+  );
+}
+
+/** A cluster in which the pool `web` lacks its one machine, which comes when it is created. */
+function anActingWire({ create = ok(aVm(0)) }: { create?: Reply } = {}): Wire {
+  const claimed = aSettledPool({ resourceVersion: "102", status: { replicas: 0 } });
+  return aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aPool(), DATE), ok(claimed, DATE)),
+    on(`GET ${VMS}`, aList([]), aList([]), aList([aVm(0)])),
+    on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
+    on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "101" }))),
+    on(`POST ${REVISIONS}`, ok({})),
+    on(`POST ${VMS}`, create),
+    on(`POST ${EVENT_LIST}`, ok({})),
+    on(`GET ${poolPath("api")}`, ok(aSettledPool({ name: "api", replicas: 0 }), DATE)),
+  );
+}
+
+function poolReads(wire: Wire, line = POOL): number {
+  return linesOf(wire).filter((sent) => sent === line).length;
+}
+
+it("serves all wake-ups of a pool with one pass, and each pool with its own", async () => {
+  const wire = aSettledWire();
+  const { run } = aReconcile({ west: { wire } });
+
+  const response = await run(
+    aMessage({ id: "1", cause: "pool" }),
+    aMessage({ id: "2", name: "api", cause: "instance" }),
+    aMessage({ id: "3", cause: "instance" }),
+    aMessage({ id: "4", cause: "again" }),
+  );
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect([poolReads(wire), poolReads(wire, `GET ${poolPath("api")}`)]).toEqual([1, 1]);
+});
+
+it("keeps pools of one name in several clusters apart", async () => {
+  const [west, east] = [aSettledWire(), aSettledWire()];
+  const { run } = aReconcile({ west: { wire: west }, east: { wire: east } });
+
+  await run(aMessage({ id: "1" }), aMessage({ id: "2", cluster: "east" }));
+
+  expect([poolReads(west), poolReads(east)]).toEqual([1, 1]);
+});
+
+it("finds out about a settled pool with three requests, then with two, and tells nobody", async () => {
+  const wire = aSettledWire();
+  const { run, bus, mailbox, log } = aReconcile({ west: { wire } });
+
+  await run(aMessage({ sentAt: NOW }));
+  await run(aMessage({ sentAt: NOW }));
+
+  const look = [POOL, `GET ${VMS}`];
+  expect(linesOf(wire)).toEqual([DISCOVERY, ...look, ...look]);
+  expect(bus.published).toEqual([]);
+  expect(mailbox.sent).toEqual([]);
+  expect(log.lines.filter(({ level }) => level !== "debug")).toEqual([]);
+});
+
+it.each([
+  { causes: ["pool"], looks: "at the selected machines" },
+  { causes: ["resync", "again", "status", "scale", "error", "disk"], looks: "at the selected machines" },
+  { causes: ["vm"], looks: "at the whole namespace" },
+  { causes: ["sweep"], looks: "at the whole namespace" },
+  { causes: ["of a later version"], looks: "at the whole namespace" },
+  { causes: ["pool", "vm", "pool"], looks: "at the whole namespace" },
+])("looks $looks when woken by $causes", async ({ causes, looks }) => {
+  const wire = aSettledWire();
+  const { run } = aReconcile({ west: { wire } });
+
+  await run(...causes.map((cause, index) => aMessage({ id: String(index), cause })));
+
+  const lists = wire.sent.filter(({ path }) => path.startsWith(VMS));
+  const selected = lists.filter((request) => queryOf(request)["labelSelector"] === "app=web");
+  const whole = lists.filter((request) => queryOf(request)["labelSelector"] === undefined);
+  expect(selected).toHaveLength(1);
+  expect(whole).toHaveLength(looks === "at the whole namespace" ? 1 : 0);
+  expect(whole.map(({ accept }) => accept)).toEqual(whole.map(() => METADATA));
+});
+
+it.each([
+  ["text", "hello"],
+  ["nothing", ""],
+  ["JSON of another kind", '{"Records":[]}'],
+  ["a wake-up of a later version", JSON.stringify({ ...aWakeUp(), version: 2 })],
+  ["a wake-up without a name", JSON.stringify({ ...aWakeUp(), name: "" })],
+  ["a wake-up with a broken count", JSON.stringify({ ...aWakeUp(), attempt: -1 })],
+])("lets go of a message that holds %s, and serves the others", async (_what, body) => {
+  const wire = aSettledWire();
+  const { run, log, mailbox } = aReconcile({ west: { wire } });
+
+  const response = await run(aMessage({ id: "1" }), aMessage({ id: "2", body }), aMessage({ id: "3", name: "api" }));
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect([poolReads(wire), poolReads(wire, `GET ${poolPath("api")}`)]).toEqual([1, 1]);
+  expect(log.lines).toContainEqual({
+    level: "error",
+    message: "message is not a wake-up",
+    fields: { messageId: "2" },
+  });
+  expect(mailbox.sent).toEqual([]);
+});
+
+it("refuses an event that is not a batch, and names what is wrong with it", async () => {
+  const { handler, log } = aReconcile({});
+
+  await expect(handler({ Records: [{ messageId: "1", body: "{}" }] }, aContext())).rejects.toMatchObject({
+    name: "EventError",
+    message: expect.stringContaining("Records.0.attributes"),
+  });
+  expect(log.at("error")).toEqual(["function failed"]);
+});
+
+it("creates what is missing: claim, revision, machine, in this order", async () => {
+  const wire = anActingWire();
+  const { run } = aReconcile({ west: { wire } });
+
+  const response = await run(aMessage());
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.split("?")[0]}`)).toEqual([
+    `PATCH ${poolPath()}`,
+    `POST ${REVISIONS}`,
+    `POST ${VMS}`,
+    `POST ${EVENT_LIST}`,
+  ]);
+});
+
+it("publishes what a pass did, with the status that the pool should show", async () => {
+  const wire = anActingWire();
+  const { run, bus } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(bus.published).toEqual([
+    {
+      version: 1,
+      cluster: "west",
+      namespace: "ci",
+      name: "web",
+      uid: "uid-web",
+      resourceVersion: "102",
+      generation: 1,
+      startedAt: "2026-05-01T12:00:00.000Z",
+      durationMs: 0,
+      requests: wire.sent.length,
+      actions: { writeClaim: 1, createRevision: 1, createVm: 1 },
+      status: { replicas: 1, readyReplicas: 1, labelSelector: "app=web", conditions: [] },
+      failures: [],
+      complete: true,
+    },
+  ]);
+});
+
+it("publishes a difference of status, and nothing else, when there is nothing to do", async () => {
+  const pool = aSettledPool({ status: { replicas: 1, readyReplicas: 0, labelSelector: "app=web" } });
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, ok(pool, DATE)), on(`GET ${VMS}`, aList([aVm(0)])));
+  const { run, bus, mailbox } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(bus.published).toMatchObject([{ resourceVersion: "100", actions: {}, status: { readyReplicas: 1 } }]);
+  expect(mailbox.sent).toEqual([]);
+  expect(writesOf(wire)).toEqual([]);
+});
+
+it("looks again after it acted, by wake-ups that never merge", async () => {
+  const first = aReconcile({ west: { wire: anActingWire() } });
+  const second = aReconcile({ west: { wire: anActingWire() } });
+
+  await Promise.all([first.run(aMessage({ attempt: 2 })), second.run(aMessage({ cause: "vm" }))]);
+
+  const sent = [...first.mailbox.sent, ...second.mailbox.sent];
+  const again = { queue: "passes", wakeUp: aWakeUp({ cause: "again" }), seenAtMs: undefined };
+  expect(sent).toEqual([again, again]);
+  expect(new Set(sent.map(deduplicationIdOf)).size).toBe(2);
+});
+
+it("goes on with the wide look when a wide pass ran out of time", async () => {
+  const wire = anActingWire();
+  const { handler, mailbox, bus } = aReconcile({ west: { wire } });
+
+  await handler({ Records: [aMessage({ cause: "vm" })] }, aContext(16_000));
+
+  expect(writesOf(wire)).toEqual([]);
+  expect(mailbox.sent).toMatchObject([{ queue: "passes", wakeUp: { cause: "sweep", attempt: 0 } }]);
+  expect(bus.published).toMatchObject([{ complete: false, actions: {}, failures: [] }]);
+});
+
+it("only plans and logs in mode observe: no write, no fact, no wake-up", async () => {
+  const wire = anActingWire();
+  const { run, bus, mailbox, log } = aReconcile({ west: { wire, access: { mode: "observe" } } });
+
+  const response = await run(aMessage());
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect(writesOf(wire)).toEqual([]);
+  expect(bus.published).toEqual([]);
+  expect(mailbox.sent).toEqual([]);
+  expect(log.lines.at(-1)).toMatchObject({
+    level: "info",
+    message: "pass decided",
+    fields: { decisions: expect.arrayContaining([expect.stringContaining("create web-0")]), writes: 0 },
+  });
+});
+
+it.each([
+  ["the stop switch is on", { stopped: true }, {}, {}],
+  ["the cluster is not registered", {}, {}, { cluster: "north" }],
+  ["the namespace is not served", {}, { namespaces: ["prod", "test"] }, {}],
+] as const)("calls no cluster when %s", async (_when, given, access, key) => {
+  const wire = aWire();
+  const namespaces = "namespaces" in access ? { namespaces: [...access.namespaces] } : {};
+  const { run, mailbox, bus, log } = aReconcile({ west: { wire, access: namespaces } }, given);
+
+  expect(await run(aMessage(key))).toEqual(ALL_ACKNOWLEDGED);
+  expect(wire.sent).toEqual([]);
+  expect([...mailbox.sent, ...bus.published]).toEqual([]);
+  expect(log.at("warn")).toEqual(["pool is not reconciled"]);
+});
+
+it("serves a namespace that the entry names", async () => {
+  const wire = aSettledWire();
+  const { run } = aReconcile({ west: { wire, access: { namespaces: ["prod", "ci"] } } });
+
+  await run(aMessage());
+
+  expect(poolReads(wire)).toBe(1);
+});
+
+it("has nothing to tell about a pool that is gone", async () => {
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, refusal(404, "NotFound")));
+  const { run, mailbox, bus } = aReconcile({ west: { wire } });
+
+  expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect([...mailbox.sent, ...bus.published]).toEqual([]);
+});
+
+it("holds an illegal pool: an event and a status say why, nothing else is written", async () => {
+  const pool = aPool({ spec: { selector: { matchLabels: { app: "other" } } } });
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, ok(pool, DATE)), on(`POST ${EVENT_LIST}`, ok({})));
+  const { run, bus, log, mailbox } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(writesOf(wire).map(({ path }) => path.split("?")[0])).toEqual([EVENT_LIST]);
+  const condition = {
+    type: "ReplicaFailure",
+    reason: "InvalidSpec",
+    message: expect.stringContaining("spec.selector"),
+  };
+  expect(bus.published).toMatchObject([{ status: { conditions: [condition] }, complete: true }]);
+  expect(log.at("error")).toEqual(["pool is illegal and held"]);
+  expect(mailbox.sent).toEqual([]);
+});
+
+const OUTAGES: readonly (readonly [string, Reply, string])[] = [
+  ["refuses the credentials", refusal(401, "Unauthorized"), "unauthorized"],
+  ["forbids it", refusal(403, "Forbidden"), "forbidden"],
+  ["is overloaded", refusal(429, "TooManyRequests", "slow down", { "retry-after": "1" }), "throttled"],
+  ["fails", refusal(500, "InternalError"), "unavailable"],
+  ["is going down", refusal(503, "ServiceUnavailable"), "unavailable"],
+  ["cannot be reached", networkError("ECONNREFUSED"), "unreachable"],
+  ["hangs up", networkError("ECONNRESET"), "unreachable"],
+  ["is not the one that was registered", networkError("SELF_SIGNED_CERT_IN_CHAIN"), "unreachable"],
+  ["answers with a page", ok("<html>"), "garbled"],
+];
+
+it.each(OUTAGES)("reports a cluster that %s, and leaves its pools to the schedule", async (_what, reply, kind) => {
+  for (const line of [DISCOVERY, POOL, `GET ${VMS}`]) {
+    const good = [on(DISCOVERY, served("v1beta1")), on(POOL, ok(aPool(), DATE)), on(`GET ${VMS}`, aList([]))];
+    const wire = aWire(on(line, reply), ...good);
+    const { run, mailbox, bus, log } = aReconcile({ west: { wire } });
+
+    expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+    expect(writesOf(wire)).toEqual([]);
+    expect([...mailbox.sent, ...bus.published]).toEqual([]);
+    expect(log.lines).toMatchObject([
+      { level: "warn", message: "pool cannot be read", fields: { kind, outcome: "unreadable", complete: false } },
+    ]);
+    expect(JSON.stringify(log.lines)).not.toMatch(/s3cr3t|secret|bearer/i);
+  }
+});
+
+it("ends a call that gets no answer when the function's time is up", async () => {
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, silence));
+  const { handler, log, mailbox } = aReconcile({ west: { wire } });
+
+  const response = await handler({ Records: [aMessage()] }, aContext(5_020));
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect(log.lines).toMatchObject([{ message: "pool cannot be read", fields: { kind: "timeout" } }]);
+  expect(mailbox.sent).toEqual([]);
+});
+
+it("reads a cluster's entry anew after refused credentials, at most once a minute", async () => {
+  const wire = aWire(on(DISCOVERY, refusal(401, "Unauthorized")));
+  const { run, reads, clock } = aReconcile({ west: { wire } });
+  const readsAfter = async (ms: number) => {
+    clock.now += ms;
+    await run(aMessage());
+    return reads.length;
+  };
+
+  expect(await readsAfter(0)).toBe(1);
+  expect(await readsAfter(59_999)).toBe(1);
+  // The refusal just past a minute marks the entry; whoever comes next reads it.
+  expect(await readsAfter(1)).toBe(1);
+  expect(await readsAfter(1)).toBe(2);
+  expect(await readsAfter(1)).toBe(2);
+});
+
+it("uses the new credentials, and ends the old connection, once the entry has changed", async () => {
+  const old = aWire(on(DISCOVERY, refusal(401, "Unauthorized")));
+  const clusters: Record<string, Parameters<typeof aReconcile>[0][string]> = { west: { wire: old } };
+  const { run, clock, connected } = aReconcile(clusters);
+  clock.now += 1;
+  await run(aMessage());
+  clock.now += 60_000;
+  await run(aMessage());
+  const fresh = aSettledWire();
+  clusters["west"] = { wire: fresh, access: { auth: { kind: "token", token: "new" } } };
+
+  await run(aMessage());
+
+  expect(poolReads(fresh)).toBe(1);
+  expect(old.closed).toBe(1);
+  expect(connected.map(({ auth }) => auth.kind === "token" && auth.token)).toEqual(["s3cr3t", "new"]);
+});
+
+it("keeps the connection when the entry is read again and has not changed", async () => {
+  const wire = aSettledWire();
+  const { run, clock, reads, connected } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+  clock.now += 5 * 60_000;
+  await run(aMessage({ sentAt: clock.now }));
+
+  expect(reads).toEqual(["west", "west"]);
+  expect(connected).toHaveLength(1);
+  expect(wire.closed).toBe(0);
+});
+
+it.each([
+  { cause: "pool", attempt: 0, sent: { cause: "error", attempt: 1 } },
+  { cause: "error", attempt: 2, sent: { cause: "error", attempt: 3 } },
+  { cause: "vm", attempt: 1, sent: { cause: "sweep", attempt: 2 } },
+])("wakes a pool late after an unexpected error ($cause, attempt $attempt)", async ({ cause, attempt, sent }) => {
+  const { run, mailbox, log } = aReconcile({ west: { wire: anActingWire() } }, { nonce: fail });
+
+  const response = await run(aMessage({ cause, attempt }));
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect(mailbox.sent).toEqual([{ queue: "late", wakeUp: aWakeUp(sent), seenAtMs: undefined }]);
+  expect(log.lines).toMatchObject([
+    { level: "error", message: "pass failed", fields: { pool: "web", attempt, error: "TypeError" } },
+  ]);
+});
+
+it("counts the attempts of a pool by its most tried wake-up, and gives up after the third", async () => {
+  const { run, mailbox, log } = aReconcile({ west: { wire: anActingWire() } }, { nonce: fail });
+
+  const response = await run(aMessage({ id: "1", attempt: 3 }), aMessage({ id: "2", attempt: 0 }));
+
+  expect(response).toEqual(ALL_ACKNOWLEDGED);
+  expect(mailbox.sent).toEqual([]);
+  expect(log.at("error")).toEqual(["pass failed"]);
+});
+
+it("reports every message of a pool as failed, and only those, when it cannot be woken late", async () => {
+  const wire = anActingWire();
+  const { run, mailbox } = aReconcile({ west: { wire } }, { nonce: fail });
+  mailbox.down.add("late");
+
+  const response = await run(
+    aMessage({ id: "1" }),
+    aMessage({ id: "2", name: "api" }),
+    aMessage({ id: "3" }),
+    aMessage({ id: "4", body: "garbled" }),
+  );
+
+  expect(response).toEqual({ batchItemFailures: [{ itemIdentifier: "1" }, { itemIdentifier: "3" }] });
+});
+
+it("reports a pool's messages as failed when sending the late wake-up throws", async () => {
+  const wakeUps = { send: async () => fail() };
+  const { run } = aReconcile({ west: { wire: anActingWire() } }, { nonce: fail, wakeUps });
+
+  expect(await run(aMessage({ id: "1" }))).toEqual({ batchItemFailures: [{ itemIdentifier: "1" }] });
+});
+
+it("wakes a pool late when its fact cannot be published", async () => {
+  const { run, bus, mailbox } = aReconcile({ west: { wire: anActingWire() } });
+  bus.works = false;
+
+  expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect(mailbox.sent).toMatchObject([{ queue: "late", wakeUp: { attempt: 1 } }]);
+});
+
+it("wakes a pool late when the wake-up for another look cannot be sent", async () => {
+  const { run, mailbox } = aReconcile({ west: { wire: anActingWire() } });
+  mailbox.down.add("passes");
+
+  expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect(mailbox.sent).toMatchObject([{ queue: "late", wakeUp: { cause: "error", attempt: 1 } }]);
+});
+
+it("wakes a pool late when the registry cannot be read", async () => {
+  const clusters = {
+    get west(): never {
+      return fail();
+    },
+  };
+  const { run, mailbox, log } = aReconcile(clusters);
+
+  expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect(mailbox.sent).toMatchObject([{ queue: "late", wakeUp: { attempt: 1 } }]);
+  expect(log.at("error")).toEqual(["pass failed"]);
+});
+
+it("reports a machine that the cluster refuses, and closes the claim", async () => {
+  const quota = refusal(403, "Forbidden", "exceeded quota: vms");
+  const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aPool({ replicas: 8 }), DATE), ok(claimed, DATE)),
+    on(`GET ${VMS}`, aList([])),
+    on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
+    on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "101" })), ok(aPool({ resourceVersion: "103" }))),
+    on(`POST ${REVISIONS}`, ok({})),
+    on(`POST ${VMS}`, quota),
+    on(`POST ${EVENT_LIST}`, ok({})),
+  );
+  const { run, bus, log } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(writesOf(wire).filter(({ path }) => path.startsWith(VMS))).toHaveLength(1);
+  expect(bus.published).toMatchObject([
+    {
+      resourceVersion: "103",
+      failures: ["scaleOut: exceeded quota: vms"],
+      actions: { writeClaim: 2, createRevision: 1 },
+      status: { conditions: [{ type: "ReplicaFailure", reason: "FailedScaleOut" }] },
+    },
+  ]);
+  expect(log.at("warn")).toEqual(["pass had failures"]);
+  const events = writesOf(wire).filter(({ path }) => path.startsWith(EVENT_LIST));
+  expect(events.map(({ body }) => body)).toContainEqual(
+    expect.objectContaining({ type: "Warning", reason: "FailedCreate", message: expect.stringContaining("quota") }),
+  );
+});
+
+it("writes the claim as annotation of the pool, under the deployment's name", async () => {
+  const wire = anActingWire();
+  const { run } = aReconcile({ west: { wire } }, { deployment: "blue" });
+
+  await run(aMessage());
+
+  const [claim] = writesOf(wire);
+  const text = JSON.stringify(claim?.body);
+  expect(text).toContain(CLAIM_ANNOTATION);
+  expect(text).toContain('\\"by\\":\\"blue\\"');
+});
+
+/** Whether a second message, sent at `sentAt`, gets a pass of its own after one that began at NOW for `first`. */
+async function hasOwnPass(
+  first: Parameters<typeof aMessage>[0],
+  second: Parameters<typeof aMessage>[0],
+): Promise<boolean> {
+  const wire = aSettledWire();
+  const { run, clock } = aReconcile({ west: { wire } });
+  await run(aMessage({ sentAt: NOW - 10_000, ...first }));
+  clock.now += 500;
+  await run(aMessage(second));
+  return poolReads(wire) + poolReads(wire, `GET ${poolPath("api")}`) === 2;
+}
+
+it.each([
+  { when: "it was due a second before a complete pass began", second: { sentAt: NOW - 3_001 }, own: false },
+  { when: "it was due less than a second before", second: { sentAt: NOW - 3_000 }, own: true },
+  { when: "it was sent after the pass began", second: { sentAt: NOW + 100 }, own: true },
+  { when: "its queue holds it back for longer", second: { sentAt: NOW - 3_001, queue: "late" }, own: true },
+  { when: "it was due long ago on the late queue", second: { sentAt: NOW - 31_001, queue: "late" }, own: false },
+  { when: "it asks for a wider look", second: { sentAt: NOW - 3_001, cause: "vm" }, own: true },
+  { when: "it is of another pool", second: { sentAt: NOW - 3_001, name: "api" }, own: true },
+] as const)("gives a message a pass of its own: $own, when $when", async ({ second, own }) => {
+  expect(await hasOwnPass({}, second)).toBe(own);
+});
+
+it("serves a wide message by an earlier wide pass, and a narrow one too", async () => {
+  expect(await hasOwnPass({ cause: "vm" }, { sentAt: NOW - 3_001, cause: "sweep" })).toBe(false);
+  expect(await hasOwnPass({ cause: "vm" }, { sentAt: NOW - 3_001, cause: "pool" })).toBe(false);
+});
+
+it("serves a batch whose newest message is too new for the earlier pass", async () => {
+  const wire = aSettledWire();
+  const { run } = aReconcile({ west: { wire } });
+  await run(aMessage({ sentAt: NOW - 10_000 }));
+
+  await run(aMessage({ id: "1", sentAt: NOW - 10_000 }), aMessage({ id: "2", sentAt: NOW - 1_000 }));
+
+  expect(poolReads(wire)).toBe(2);
+});
+
+it("passes over no message because of a pass that could not read the cluster", async () => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, refusal(500, "InternalError"), ok(aSettledPool(), DATE)),
+    on(`GET ${VMS}`, aList([aVm(0)])),
+  );
+  const { run } = aReconcile({ west: { wire } });
+
+  await run(aMessage({ sentAt: NOW - 10_000 }));
+  await run(aMessage({ sentAt: NOW - 10_000 }));
+
+  expect(poolReads(wire)).toBe(2);
+});
+
+it("forgets what it skipped by when the instance is new", async () => {
+  const wire = aSettledWire();
+  await aReconcile({ west: { wire } }).run(aMessage({ sentAt: NOW - 10_000 }));
+  await aReconcile({ west: { wire } }).run(aMessage({ sentAt: NOW - 10_000 }));
+
+  expect(poolReads(wire)).toBe(2);
+});
+
+function fail(): never {
+  throw new TypeError("a bug");
+}
