@@ -1,5 +1,6 @@
 /** The Kubernetes verbs that a pass uses, with every answer as a value. The in-memory cluster of the tests has the same interface. */
 import { isRecord } from "../planning/json.ts";
+import { POOL_GROUP } from "../planning/names.ts";
 import type { ApiRequest, ApiResponse, Transport } from "./connection.ts";
 
 export interface ResourceType {
@@ -14,7 +15,7 @@ export const CONTROLLER_REVISIONS: ResourceType = { group: "apps", version: "v1"
 export const EVENTS: ResourceType = { group: "", version: "v1", plural: "events" };
 
 export function poolsOf(version: string): ResourceType {
-  return { group: "pool.kubevirt.io", version, plural: "virtualmachinepools" };
+  return { group: POOL_GROUP, version, plural: "virtualmachinepools" };
 }
 
 export type FailureKind =
@@ -121,7 +122,13 @@ const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
 export function createCluster(options: ClusterOptions): Cluster {
   const call = (request: Omit<ApiRequest, "signal">) => exchange(request, options);
   return {
-    get: (type, at) => call({ method: "GET", path: pathOf(type, at, at.name) }),
+    async get(type, at) {
+      const answer = await call({ method: "GET", path: pathOf(type, at, at.name) });
+      // The object may be gone, or the API version that was discovered: the next pass finds out which.
+      if (!answer.ok && answer.failure.kind === "notFound" && type.group === POOL_GROUP)
+        options.cache.poolVersion = undefined;
+      return answer;
+    },
     list: (type, at, listOptions) => listAll(call, pathOf(type, at), listOptions ?? {}),
     create: (type, at, object) => call({ method: "POST", path: `${pathOf(type, at)}?${writeQuery()}`, body: object }),
     patch: (type, at, patch, subresource) =>

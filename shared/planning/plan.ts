@@ -9,7 +9,7 @@ import {
   unfinishedCreates,
 } from "./claim.ts";
 import { describeProblems } from "./errors.ts";
-import { isLeftBehind, type Membership, sortMembership } from "./membership.ts";
+import { byNameAndUid, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
 import { isOwnedBy, type Pool, type PoolSpec, type Revision, type Vm } from "./model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, vmName } from "./names.ts";
 import { chooseRevision } from "./revisions.ts";
@@ -113,7 +113,9 @@ interface ScaleInput {
 function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step & Pick<Plan, "needs"> {
   const { pool, now, ledger } = seen;
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
-  if (claim === undefined && parts.members.length > 0) return planFirstContact(seen);
+  // The finalizer comes with the first claim: where it is, there was one.
+  const isKnown = parts.members.length > 0 || pool.finalizers.includes(POOL_FINALIZER);
+  if (claim === undefined && isKnown) return planFirstContact(seen);
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
     return {
       needs: [],
@@ -148,7 +150,7 @@ function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step
 /** Nobody knows what is under way: say so on the pool, and act when it can no longer take effect. */
 function planFirstContact({ pool, now }: Observation): Step & Pick<Plan, "needs"> {
   const items: ClaimItems = { create: new Map(), delete: [], waitUntil: now + QUIET_AFTER_MS };
-  const why = "the pool has machines but no readable claim";
+  const why = "the pool was looked after before, but has no readable claim";
   return { needs: [], actions: [writeClaim(pool, items, why)], reasons: [`${why}: waiting before acting`] };
 }
 
@@ -222,9 +224,9 @@ function planDeletion(seen: Observation): Plan {
   }
   if (namespaceVms === undefined) return { needs: ["namespaceVms"], actions: [], reasons: [], members: undefined };
   const selector = verdict.legal ? verdict.selector : undefined;
-  const bound = namespaceVms.filter(
-    (vm) => (isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER)) || isLeftBehind(vm, pool, selector),
-  );
+  const bound = namespaceVms
+    .filter((vm) => (isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER)) || isLeftBehind(vm, pool, selector))
+    .sort(byNameAndUid);
   const why = "the pool is being deleted";
   if (bound.length > 0) {
     const actions = bound.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const);
