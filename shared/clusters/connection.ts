@@ -34,7 +34,8 @@ export interface Connection {
   readonly send: Transport;
   /** Opens a watch: yields each JSON line of the answer until the server or the signal ends it. */
   watch(path: string, signal: AbortSignal): AsyncIterable<unknown>;
-  close(): Promise<void>;
+  /** Ends everything under way; `drained` lets it finish first. */
+  close(how?: "now" | "drained"): Promise<void>;
 }
 
 /** Opens a connection pool to the API server of `access`. Verified TLS, no redirects; nothing is sent before the first request. */
@@ -83,8 +84,10 @@ export function openConnection(access: ClusterAccess): Connection {
         for (const line of lines) if (line !== "") yield JSON.parse(line);
       }
     },
-    async close() {
-      if (ready !== undefined) await (await ready).agent.destroy();
+    async close(how = "now") {
+      if (ready === undefined) return;
+      const { agent } = await ready;
+      await (how === "now" ? agent.destroy() : agent.close());
     },
   };
 }

@@ -15,6 +15,8 @@ export const reconcileConfigSchema = common.extend({
   STOPPED: z.enum(["true", "false"]).default("false"),
 });
 export const statusConfigSchema = common;
+export const admissionConfigSchema = common;
+export const webhookConfigSchema = common;
 export const resyncConfigSchema = common.extend({
   /** How often a settled pool is looked at. */
   RESYNC_SETTLED_MINUTES: z.coerce.number().int().min(1).max(1_440).default(10),

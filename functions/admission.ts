@@ -1,0 +1,104 @@
+/** The admission webhook: judges pools with the planner's own rules and wakes the pools that a reviewed change is about. Never calls a cluster. */
+import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
+import { type ClusterWebhook, createFileRegistry } from "../shared/clusters/registry.ts";
+import {
+  type AdmissionRequest,
+  admissionReviewSchema,
+  answerReview,
+  changeOf,
+} from "../shared/events/admission-review.ts";
+import { changedKind, hintsFor } from "../shared/events/changes.ts";
+import { isKnownSecret } from "../shared/events/signatures.ts";
+import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
+import { parseJson } from "../shared/planning/json.ts";
+import { judgeReview, type ReviewVerdict } from "../shared/planning/review.ts";
+import { admissionConfigSchema, readConfig } from "../shared/runtime/config.ts";
+import { type HttpAnswer, httpEventSchema, json, problem, readBody } from "../shared/runtime/http.ts";
+import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
+import { once } from "../shared/runtime/once.ts";
+import { createStack } from "../shared/runtime/stack.ts";
+
+/** The API server's own limit of an object, with room for two of them. */
+const BODY_BYTES_MAX = 3 * 1024 * 1024;
+/** A notice precedes its write by an unknown time, so a later look follows the quick one. */
+const QUEUES = ["passes", "late"] as const;
+
+export interface AdmissionDeps {
+  /** Who may send reviews, by cluster. */
+  readonly webhooks: EntryCache<ClusterWebhook | undefined>;
+  readonly wakeUps: WakeUps;
+  /** Epoch milliseconds. */
+  readonly now: () => number;
+  readonly logger: Logger;
+}
+
+/** Makes the handler. `deps` is called at the first event, so that importing a function reads no environment. */
+export function createAdmission(deps: () => AdmissionDeps) {
+  return createStack(
+    { name: "admission", event: httpEventSchema, logger: () => deps().logger },
+    async (event): Promise<HttpAnswer> => {
+      const { cluster = "", token = "" } = event.pathParameters ?? {};
+      const { webhooks, logger } = deps();
+      const webhook = await webhooks.find(cluster);
+      if (!isKnownSecret(token, webhook?.path)) {
+        webhooks.refuse(cluster);
+        logger.warn("admission review was not authorized", { cluster: cluster.slice(0, 63) });
+        return problem(401, "the token in the path is not one of this cluster");
+      }
+      const body = readBody(event, BODY_BYTES_MAX);
+      if (body === undefined) return problem(413, `the body exceeds ${BODY_BYTES_MAX} bytes`);
+      const review = admissionReviewSchema.safeParse(parseJson(body.toString("utf8")));
+      if (!review.success)
+        return problem(400, "the body is not an AdmissionReview of admission.k8s.io/v1 with a request");
+      const { request } = review.data;
+      const verdict = judgeRequest(request);
+      if (verdict.refusal === undefined) await wake(cluster, request, deps());
+      return json(200, answerReview({ uid: request.uid, ...verdict }));
+    },
+  );
+}
+
+/** Only creates and updates of pools themselves are judged; everything else is a notice. */
+function judgeRequest(request: AdmissionRequest): ReviewVerdict {
+  const { resource, operation, object, oldObject, subResource } = request;
+  const isPool = changedKind(resource.group, resource.resource) === "pool";
+  if (!isPool || (subResource ?? "") !== "" || (operation !== "CREATE" && operation !== "UPDATE")) return {};
+  return judgeReview(object, operation === "UPDATE" ? oldObject : undefined);
+}
+
+/** Best effort: the write must not wait or fail for a hint; resync is its bound. */
+async function wake(
+  cluster: string,
+  request: AdmissionRequest,
+  { wakeUps, now, logger }: AdmissionDeps,
+): Promise<void> {
+  const change = changeOf(request);
+  const seenAtMs = now();
+  const outgoing = (change === undefined ? [] : hintsFor(change)).map(
+    ({ namespace, name, cause }): Outgoing => ({
+      wakeUp: { version: 1, cluster, namespace, name, cause, attempt: 0 },
+      seenAtMs,
+    }),
+  );
+  if (outgoing.length === 0) return;
+  try {
+    const unsent = (await Promise.all(QUEUES.map((queue) => wakeUps.send(queue, outgoing)))).flat();
+    if (unsent.length > 0) logger.error("wake-ups could not be sent", { cluster, unsent: unsent.length });
+  } catch (error) {
+    logger.error("wake-ups could not be sent", { cluster, ...describeError(error) });
+  }
+}
+
+/** The parts that this function has on AWS, made once an instance. */
+function productionDeps(): AdmissionDeps {
+  const config = readConfig(admissionConfigSchema);
+  const registry = createFileRegistry(config.REGISTRY_FILE);
+  return {
+    webhooks: createEntryCache((name) => registry.webhook(name), Date.now),
+    wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
+    now: Date.now,
+    logger: createLogger("admission"),
+  };
+}
+
+export const handler = createAdmission(once(productionDeps));

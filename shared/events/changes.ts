@@ -1,0 +1,135 @@
+/** From a changed object to the pools that a pass should look at, without asking the cluster. What maps to nothing is left to resync. */
+import * as z from "zod";
+import { canonicalJson } from "../planning/json.ts";
+import { isPoolOwner, parsePool, parseVm } from "../planning/model.ts";
+import { POOL_GROUP, POOL_KIND, REVISION_LABEL } from "../planning/names.ts";
+
+/** The kinds whose changes matter to pools, by API group and plural. */
+const KINDS = {
+  [`${POOL_GROUP}/virtualmachinepools`]: "pool",
+  "kubevirt.io/virtualmachines": "vm",
+  "kubevirt.io/virtualmachineinstances": "instance",
+  "cdi.kubevirt.io/datavolumes": "disk",
+} as const;
+/** Also the cause of the wake-up. */
+export type ChangedKind = (typeof KINDS)[keyof typeof KINDS];
+
+/** Something has happened, or is about to, to an object of a cluster. */
+export interface Change {
+  readonly kind: ChangedKind;
+  readonly namespace: string;
+  /** Undefined where the source does not say, as for a collection. */
+  readonly name: string | undefined;
+  /** The object after and before the change, as far as the source tells. */
+  readonly object: unknown;
+  readonly oldObject: unknown;
+}
+
+/** A pool that may need a look. */
+export interface Hint {
+  readonly namespace: string;
+  readonly name: string;
+  readonly cause: ChangedKind;
+}
+
+/** What kind of object the plural of a group is; undefined when it does not matter to pools. */
+export function changedKind(group: string, plural: string): ChangedKind | undefined {
+  const key = `${group}/${plural}`;
+  return isKindKey(key) ? KINDS[key] : undefined;
+}
+
+function isKindKey(key: string): key is keyof typeof KINDS {
+  return Object.hasOwn(KINDS, key);
+}
+
+/** The pools to look at: of the new object and of the old one. Nobody, when both say the same to a pass. */
+export function hintsFor(change: Change): readonly Hint[] {
+  if (isUnchanged(change)) return [];
+  const names = [poolNameOf(change, change.object), poolNameOf(change, change.oldObject)];
+  const known = names.filter((name) => name !== undefined);
+  const fallback = known.length === 0 && change.name !== undefined ? [poolNameFrom(change.kind, change.name)] : [];
+  const pools = new Set([...known, ...fallback].filter((name) => name !== undefined));
+  return [...pools].map((name) => ({ namespace: change.namespace, name, cause: change.kind }));
+}
+
+const objectSchema = z.object({
+  metadata: z.object({
+    name: z.string().optional(),
+    labels: z.record(z.string(), z.string()).nullish(),
+    ownerReferences: z
+      .array(
+        z.object({
+          apiVersion: z.string(),
+          kind: z.string(),
+          name: z.string(),
+          uid: z.string(),
+          controller: z.boolean().nullish(),
+        }),
+      )
+      .nullish(),
+  }),
+});
+
+/** The pool itself; else the controller; else the revision label; else the name less its ordinal. */
+function poolNameOf({ kind, name }: Change, object: unknown): string | undefined {
+  const parsed = objectSchema.safeParse(object);
+  if (!parsed.success) return undefined;
+  const { metadata } = parsed.data;
+  const ownName = metadata.name ?? name;
+  if (kind === "pool") return ownName;
+  const controller = metadata.ownerReferences?.find((owner) => owner.controller === true);
+  if (controller !== undefined && isPoolOwner(controller)) return controller.name;
+  if (controller?.kind === "VirtualMachine") return withoutNumber(controller.name);
+  const revision = metadata.labels?.[REVISION_LABEL];
+  if (revision !== undefined) return withoutNumber(revision.replace(/(-\d+)-[0-9a-f]{8}$/, "$1"));
+  return ownName === undefined ? undefined : poolNameFrom(kind, ownName);
+}
+
+function poolNameFrom(kind: ChangedKind, name: string): string | undefined {
+  return kind === "pool" ? name : withoutNumber(name);
+}
+
+/** `<pool>-<number>` → `<pool>`. */
+function withoutNumber(name: string): string | undefined {
+  return /^(.+)-\d+$/.exec(name)?.[1];
+}
+
+/** Both objects are there and agree in everything that a pass reads: status heartbeats wake nobody. */
+function isUnchanged({ kind, object, oldObject }: Change): boolean {
+  const [after, before] = [projection(kind, object), projection(kind, oldObject)];
+  return after !== undefined && before !== undefined && canonicalJson(after) === canonicalJson(before);
+}
+
+const instanceSchema = z.object({
+  metadata: z.object({
+    uid: z.string(),
+    deletionTimestamp: z.string().optional(),
+    labels: z.record(z.string(), z.string()).nullish(),
+    ownerReferences: z.array(z.unknown()).nullish(),
+  }),
+  status: z
+    .object({
+      phase: z.string().optional(),
+      conditions: z.array(z.object({ type: z.string(), status: z.string() })).nullish(),
+    })
+    .nullish(),
+});
+
+/** What a pass reads of an object; undefined when it cannot be read. */
+function projection(kind: ChangedKind, object: unknown): unknown {
+  switch (kind) {
+    case "pool": {
+      const pool = parsePool(object);
+      return pool === undefined ? undefined : { ...pool, resourceVersion: "" };
+    }
+    case "vm": {
+      const vm = parseVm(object, POOL_KIND);
+      return vm === undefined ? undefined : { ...vm, resourceVersion: "" };
+    }
+    case "instance":
+    case "disk": {
+      const parsed = instanceSchema.safeParse(object);
+      return parsed.success ? parsed.data : undefined;
+    }
+  }
+}

@@ -1,0 +1,45 @@
+/** Judges a create or update of a pool before it is stored, with the rules that guard the pass. */
+import * as z from "zod";
+import { describeProblems, type Problem } from "./errors.ts";
+import { canonicalJson, isRecord } from "./json.ts";
+import { judge } from "./verdict.ts";
+
+export interface ReviewVerdict {
+  readonly refusal?: { readonly message: string; readonly causes: readonly Problem[] };
+}
+
+const reviewedSchema = z.object({
+  metadata: z.object({
+    name: z.string().optional(),
+    generateName: z.string().optional(),
+    generation: z.int().nonnegative().optional(),
+    deletionTimestamp: z.string().optional(),
+  }),
+  spec: z.unknown().optional(),
+});
+
+/** A pool on its way out is never refused: rules that became stricter must not keep its finalizer from being dropped. */
+export function judgeReview(object: unknown, oldObject: unknown): ReviewVerdict {
+  const parsed = reviewedSchema.safeParse(object);
+  if (!parsed.success) return refuse([{ field: "metadata", message: "is not what the API promises" }]);
+  const { metadata, spec } = parsed.data;
+  if (metadata.deletionTimestamp !== undefined) return {};
+  const name = metadata.name ?? metadata.generateName ?? "";
+  const verdict = judge({ name, generation: metadata.generation ?? 1, spec });
+  const problems = [...(verdict.legal ? [] : verdict.problems), ...selectorChange(spec, oldObject)];
+  return problems.length === 0 ? {} : refuse(problems);
+}
+
+function selectorChange(spec: unknown, oldObject: unknown): Problem[] {
+  const oldSpec = isRecord(oldObject) ? oldObject["spec"] : undefined;
+  if (oldSpec === undefined || selectorOf(oldSpec) === selectorOf(spec)) return [];
+  return [{ field: "spec.selector", message: "selector is immutable after creation." }];
+}
+
+function selectorOf(spec: unknown): string {
+  return canonicalJson(isRecord(spec) ? spec["selector"] : undefined);
+}
+
+function refuse(causes: readonly Problem[]): ReviewVerdict {
+  return { refusal: { message: describeProblems(causes), causes } };
+}

@@ -1,0 +1,116 @@
+import { describe, expect, it } from "vitest";
+import { type Change, changedKind, hintsFor } from "../../shared/events/changes.ts";
+import { REVISION_LABEL } from "../../shared/planning/names.ts";
+
+const at = { namespace: "ci", resourceVersion: "7", uid: "uid" };
+
+function aChange(fields: Partial<Change>): Change {
+  return { kind: "vm", namespace: "ci", name: "web-0", object: undefined, oldObject: undefined, ...fields };
+}
+
+function poolsOf(fields: Partial<Change>): string[] {
+  return hintsFor(aChange(fields)).map(({ name }) => name);
+}
+
+function owner(kind: string, name: string) {
+  const apiVersion = kind === "VirtualMachinePool" ? "pool.kubevirt.io/v1beta1" : "kubevirt.io/v1";
+  return { ownerReferences: [{ apiVersion, kind, name, uid: "owner", controller: true }] };
+}
+
+describe("the pool of a changed object", () => {
+  it.each<[string, Partial<Change>, readonly string[]]>([
+    ["is the pool itself", { kind: "pool", name: "web" }, ["web"]],
+    [
+      "is the controller",
+      { object: { metadata: { ...at, name: "db", ...owner("VirtualMachinePool", "web") } } },
+      ["web"],
+    ],
+    [
+      "is the pool of the machine that controls it",
+      { kind: "disk", object: { metadata: { ...at, name: "disk-3", ...owner("VirtualMachine", "web-3") } } },
+      ["web"],
+    ],
+    [
+      "is in the revision label",
+      { object: { metadata: { ...at, name: "db", labels: { [REVISION_LABEL]: "web-12" } } } },
+      ["web"],
+    ],
+    [
+      "is in the revision label with a suffix",
+      { object: { metadata: { ...at, name: "db", labels: { [REVISION_LABEL]: "web-12-0a1b2c3d" } } } },
+      ["web"],
+    ],
+    ["is in the name, less the ordinal", { object: { metadata: { ...at, name: "my-pool-17" } } }, ["my-pool"]],
+    ["is in the name that the source gives, where it gives no object", { name: "my-pool-17" }, ["my-pool"]],
+    [
+      "is of the old object where that is all there is",
+      { name: undefined, oldObject: { metadata: { ...at, name: "web-0", ...owner("VirtualMachinePool", "web") } } },
+      ["web"],
+    ],
+    ["is nobody where nothing points to one", { name: "database" }, []],
+    [
+      "is nobody where another controls it",
+      {
+        name: "db",
+        object: { metadata: { ...at, name: "db", ...owner("Other", "x") } },
+      },
+      [],
+    ],
+  ])("%s", (_name, fields, expected) => {
+    expect(poolsOf(fields)).toEqual(expected);
+  });
+
+  it("is both the old and the new one of a machine that changes hands", () => {
+    const object = { metadata: { ...at, name: "web-0", ...owner("VirtualMachinePool", "green") } };
+    const oldObject = { metadata: { ...at, name: "web-0", ...owner("VirtualMachinePool", "blue") } };
+    expect(poolsOf({ object, oldObject })).toEqual(["green", "blue"]);
+  });
+
+  it("wakes for a machine that is detached, and looks wide", () => {
+    const object = { metadata: { ...at, name: "web-0" } };
+    const oldObject = { metadata: { ...at, name: "web-0", ...owner("VirtualMachinePool", "web") } };
+    expect(hintsFor(aChange({ object, oldObject }))).toEqual([{ namespace: "ci", name: "web", cause: "vm" }]);
+  });
+});
+
+describe("a notice with both objects", () => {
+  const machine = (metadata: object, ready: string, heartbeat: string) => ({
+    metadata: { ...at, name: "web-0", ...metadata },
+    status: { conditions: [{ type: "Ready", status: ready, lastProbeTime: heartbeat }] },
+  });
+
+  it("wakes nobody for a heartbeat", () => {
+    const oldObject = machine({ resourceVersion: "1" }, "True", "10:00");
+    expect(poolsOf({ object: machine({ resourceVersion: "2" }, "True", "10:01"), oldObject })).toEqual([]);
+  });
+
+  it.each([
+    ["readiness changes", machine({}, "False", "10:00")],
+    ["it is being deleted", machine({ deletionTimestamp: "2026-05-01T12:00:00Z" }, "True", "10:00")],
+    ["its labels change", machine({ labels: { app: "other" } }, "True", "10:00")],
+    ["its finalizers change", machine({ finalizers: ["a/b"] }, "True", "10:00")],
+  ])("wakes the pool when %s", (_name, object) => {
+    expect(poolsOf({ object, oldObject: machine({}, "True", "10:00") })).toEqual(["web"]);
+  });
+
+  it("wakes a pool whose spec changes, and not one whose managed fields do", () => {
+    const pool = (generation: number, extra: object) => ({
+      metadata: { ...at, name: "web", generation, ...extra },
+      spec: { replicas: generation },
+    });
+    const kind = "pool";
+    expect(poolsOf({ kind, name: "web", object: pool(2, {}), oldObject: pool(1, {}) })).toEqual(["web"]);
+    expect(poolsOf({ kind, name: "web", object: pool(1, { managedFields: [{}] }), oldObject: pool(1, {}) })).toEqual(
+      [],
+    );
+  });
+});
+
+it("knows the kinds that matter by group and plural", () => {
+  expect(changedKind("pool.kubevirt.io", "virtualmachinepools")).toBe("pool");
+  expect(changedKind("kubevirt.io", "virtualmachines")).toBe("vm");
+  expect(changedKind("kubevirt.io", "virtualmachineinstances")).toBe("instance");
+  expect(changedKind("cdi.kubevirt.io", "datavolumes")).toBe("disk");
+  expect(changedKind("apps", "deployments")).toBeUndefined();
+  expect(changedKind("", "constructor")).toBeUndefined();
+});
