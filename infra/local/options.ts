@@ -2,14 +2,15 @@
 import { parseArgs } from "node:util";
 
 const PORT_DEFAULT = 8080;
-/** There are no webhooks yet, so the schedule alone drives the passes; a minute would be long to wait for a change. */
-const RESYNC_SECONDS_DEFAULT = 2;
+const RESYNC_SECONDS_DEFAULT = 60;
 
 export interface StartOptions {
   readonly example: boolean;
   readonly standIn: boolean;
   readonly exitWhenReady: boolean;
   readonly port: number;
+  /** The API server tells of changes; without, the schedule alone drives the passes. */
+  readonly webhooks: boolean;
   readonly resyncSeconds: number;
   readonly dir: string;
   /** Serve this existing cluster instead of a local control plane. */
@@ -32,9 +33,8 @@ Options:
   --no-stand-in         no stand-in for KubeVirt: machines are created and never become ready
   --exit-when-ready     stop everything as soon as the pool is ready (exit code 1 if it never is)
   --port N              port of the HTTP listener on 127.0.0.1 (default ${PORT_DEFAULT})
-  --no-webhooks         drive the passes by the schedule alone; always so in this version
-  --resync-seconds N    seconds between ticks of the schedule (default ${RESYNC_SECONDS_DEFAULT} as long as there are no
-                        webhooks)
+  --no-webhooks         drive the passes by the schedule alone: every tick wakes every pool
+  --resync-seconds N    seconds between ticks of the schedule (default ${RESYNC_SECONDS_DEFAULT}); 0 switches it off
   --dir PATH            folder for kubeconfig, token, logs and data (default .local)
   --kubeconfig PATH     serve the cluster of this kubeconfig's current context: no control plane, no
                         stand-in, no example; plans and prints only
@@ -74,7 +74,7 @@ function readOptions(args: readonly string[]): ParsedOptions {
   });
   if (values.help) return { kind: "help", text: HELP };
   const port = wholeNumber(values.port, { option: "--port", min: 1, max: 65_535 });
-  const resyncSeconds = wholeNumber(values["resync-seconds"], { option: "--resync-seconds", min: 1, max: 86_400 });
+  const resyncSeconds = wholeNumber(values["resync-seconds"], { option: "--resync-seconds", min: 0, max: 86_400 });
   if (values.kubeconfig === "") {
     return { kind: "wrong", message: "--kubeconfig needs a file, such as --kubeconfig ~/.kube/config" };
   }
@@ -83,6 +83,10 @@ function readOptions(args: readonly string[]): ParsedOptions {
     return { kind: "wrong", message: "--act only goes with --kubeconfig: the local cluster is always acted on" };
   }
   const existing = values.kubeconfig !== undefined;
+  const webhooks = !values["no-webhooks"] && !existing;
+  if (!webhooks && resyncSeconds === 0) {
+    return { kind: "wrong", message: "without webhooks --resync-seconds 0 leaves nothing to drive the passes" };
+  }
   return {
     kind: "options",
     options: {
@@ -90,6 +94,7 @@ function readOptions(args: readonly string[]): ParsedOptions {
       standIn: !values["no-stand-in"] && !existing,
       exitWhenReady: values["exit-when-ready"],
       port,
+      webhooks,
       resyncSeconds,
       dir: values.dir,
       kubeconfig: values.kubeconfig,

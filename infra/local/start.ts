@@ -12,6 +12,7 @@ import { isRecord } from "../../shared/planning/json.ts";
 import { parsePool } from "../../shared/planning/model.ts";
 import { environment } from "../../shared/runtime/config.ts";
 import { describeError, type Fields, type Logger } from "../../shared/runtime/logger.ts";
+import { WEBHOOK_CONFIGURATIONS } from "../kubernetes/webhooks.ts";
 import { type Console, createConsole } from "./console.ts";
 import { findBinaries } from "./control-plane/binaries.ts";
 import { type ControlPlane, startControlPlane } from "./control-plane/control-plane.ts";
@@ -19,6 +20,7 @@ import { writeAtomically } from "./control-plane/files.ts";
 import { applyManifests, readManifests, waitForCrds } from "./control-plane/manifests.ts";
 import { beginStep } from "./control-plane/progress.ts";
 import { SetupError } from "./control-plane/setup-error.ts";
+import { type EventsListener, listenForEvents } from "./events-listener.ts";
 import { listen } from "./http.ts";
 import { parseOptions, type StartOptions } from "./options.ts";
 import { type LocalRuntime, startRuntime } from "./runtime/runtime.ts";
@@ -111,8 +113,10 @@ async function serve(session: Session): Promise<number> {
     options.kubeconfig === undefined
       ? await startLocalCluster(session, dir)
       : await useCluster(session, options.kubeconfig);
-  const runtime = await startFunctions(session, { dir, access: cluster.access });
+  const runtime = await startFunctions(session, { dir, cluster });
   session.cleanups.push(() => runtime.stop());
+  await connectEvents(session, cluster, runtime);
+  if (options.example) await createExample(cluster.connection, signal);
   const good = options.example ? await showPool(session, cluster.connection) : true;
   ready = true;
   sayReady(session, http.url);
@@ -124,14 +128,19 @@ interface ServedCluster {
   readonly access: ClusterAccess;
   readonly connection: Connection;
   readonly died: Promise<string>;
+  /** Undefined when the cluster tells of nothing. */
+  readonly events: EventsListener | undefined;
 }
 
 async function startLocalCluster({ options, shown, signal, cleanups }: Session, dir: string): Promise<ServedCluster> {
   const onProgress = shown.progress;
   const binaries = await findBinaries({ env: environment, onProgress, signal });
   const crds = (await Promise.all(CRDS.map((name) => readManifests(`infra/local/crds/${name}.yaml`)))).flat();
+  const events = options.webhooks ? await listenForEvents(dir, CLUSTER_NAME) : undefined;
+  if (events !== undefined) cleanups.push(() => events.close());
   const plane: ControlPlane = await startControlPlane({
     dir,
+    extraApiserverFlags: events?.apiserverFlags ?? [],
     binaries,
     onProgress,
     signal,
@@ -155,8 +164,7 @@ async function startLocalCluster({ options, shown, signal, cleanups }: Session, 
     cleanups.push(() => standIn.stop());
     step.finish();
   }
-  if (options.example) await createExample(connection, signal);
-  return { access: plane.access, connection, died: plane.died };
+  return { access: plane.access, connection, died: plane.died, events };
 }
 
 /** Creates the example pool unless it is there: a pool that somebody has changed since stays as it is. */
@@ -196,24 +204,42 @@ async function useCluster({ options, shown, signal, cleanups }: Session, kubecon
     );
   }
   step.finish();
-  return { access, connection, died: new Promise(() => {}) };
+  return { access, connection, died: new Promise(() => {}), events: undefined };
 }
 
 async function startFunctions(
   { options, shown }: Session,
-  { dir, access }: { dir: string; access: ClusterAccess },
+  { dir, cluster: { access, events } }: { readonly dir: string; readonly cluster: ServedCluster },
 ): Promise<LocalRuntime> {
   const path = join(dir, "registry.json");
-  const registry: RegistryFile = { clusters: { [CLUSTER_NAME]: { access } } };
+  const entry = { access, ...(events === undefined ? {} : { webhook: events.webhook }) };
+  const registry: RegistryFile = { clusters: { [CLUSTER_NAME]: entry } };
   await writeAtomically(path, `${JSON.stringify(registry, null, 2)}\n`, 0o600);
   return startRuntime({
     registry: createFileRegistry(path),
     deployment: DEPLOYMENT,
     resyncSeconds: options.resyncSeconds,
-    wakeEverything: true,
+    wakeEverything: events === undefined,
     logger: createFileLogger(join(dir, "logs", "functions.log")),
     onPass: (key, result) => shown.pass(key, result, !options.act),
   });
+}
+
+/** From here on the API server tells the functions of changes; without webhooks, what an earlier start left is removed. */
+async function connectEvents(
+  { options, signal }: Session,
+  { connection, events }: ServedCluster,
+  runtime: LocalRuntime,
+): Promise<void> {
+  if (options.kubeconfig !== undefined) return;
+  if (events !== undefined) {
+    events.serve(runtime.eventRoutes);
+    return applyManifests(connection, events.manifests, { signal });
+  }
+  for (const name of WEBHOOK_CONFIGURATIONS) {
+    const path = `/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/${name}`;
+    await connection.send({ method: "DELETE", path, signal });
+  }
 }
 
 /** Follows the example pool until it is as wanted; false when it does not get there in time. */

@@ -6,19 +6,27 @@ const DEFAULTS: StartOptions = {
   standIn: true,
   exitWhenReady: false,
   port: 8080,
-  resyncSeconds: 2,
+  webhooks: true,
+  resyncSeconds: 60,
   dir: ".local",
   kubeconfig: undefined,
   act: true,
 };
-const EXISTING: Partial<StartOptions> = { example: false, standIn: false, act: false, kubeconfig: "k" };
+const EXISTING: Partial<StartOptions> = {
+  example: false,
+  standIn: false,
+  act: false,
+  webhooks: false,
+  kubeconfig: "k",
+};
 
 it.each<[string, Partial<StartOptions>]>([
   ["", {}],
   ["--no-example", { example: false }],
   ["--no-stand-in", { standIn: false }],
   ["--exit-when-ready", { exitWhenReady: true }],
-  ["--no-webhooks", {}],
+  ["--no-webhooks", { webhooks: false }],
+  ["--resync-seconds 0", { resyncSeconds: 0 }],
   ["--port 1", { port: 1 }],
   ["--port 65535", { port: 65_535 }],
   ["--port=9090", { port: 9_090 }],
@@ -57,7 +65,7 @@ const OPTIONS = [
   "--help",
 ];
 const A_PORT = "--port needs a whole number from 1 to 65535";
-const SECONDS = "--resync-seconds needs a whole number from 1 to 86400";
+const SECONDS = "--resync-seconds needs a whole number from 0 to 86400";
 
 it.each([
   ["--port 0", `${A_PORT}, not "0"`],
@@ -69,7 +77,8 @@ it.each([
   ["--port=", `${A_PORT}, not ""`],
   ["--port=-1", `${A_PORT}, not "-1"`],
   ["--port 9999999", `${A_PORT}, not "9999999"`],
-  ["--resync-seconds 0", `${SECONDS}, not "0"`],
+  ["--resync-seconds=-1", `${SECONDS}, not "-1"`],
+  ["--no-webhooks --resync-seconds 0", "without webhooks --resync-seconds 0 leaves nothing to drive the passes"],
   ["--resync-seconds 86401", `${SECONDS}, not "86401"`],
   ["--resync-seconds=-1", `${SECONDS}, not "-1"`],
   ["--resync-seconds 1.5", `${SECONDS}, not "1.5"`],

@@ -4,14 +4,19 @@
  */
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { SQSBatchResponse } from "aws-lambda";
+import { type AdmissionDeps, createAdmission } from "../../../functions/admission.ts";
 import { createReconcile, type ReconcileDeps } from "../../../functions/reconcile.ts";
 import { createResync } from "../../../functions/resync.ts";
 import { createStatus } from "../../../functions/status.ts";
+import { createWebhook, type WebhookDeps } from "../../../functions/webhook.ts";
 import { createDirectory, type Directory } from "../../../shared/clusters/directory.ts";
+import { createEntryCache } from "../../../shared/clusters/entry-cache.ts";
 import type { Registry } from "../../../shared/clusters/registry.ts";
 import { FACT_SOURCE, type Facts, RECONCILED } from "../../../shared/events/facts.ts";
 import { QUEUE_DELAY_MS, type QueueName, type WakeUps } from "../../../shared/events/wake-ups.ts";
 import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
+import type { Route } from "../routes.ts";
 import { createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
 import { lambdaContext } from "./lambda-context.ts";
 
@@ -34,6 +39,8 @@ export interface RuntimeOptions {
 
 export interface LocalRuntime {
   readonly directory: Directory;
+  /** What cluster events come in by: API servers call these over https. */
+  readonly eventRoutes: readonly Route[];
   /** Invokes `resync` now. */
   tick(): Promise<void>;
   /** Takes no new work, lets invocations under way end, and closes the connections. */
@@ -81,26 +88,15 @@ export function startRuntime({
   const rules = { settledMinutes: SETTLED_MINUTES, everything: wakeEverything };
   const resync = createResync(() => ({ directory, wakeUps, rules, now, logger }));
 
+  const invoke = (queue: QueueName, batch: readonly Message[]) =>
+    work.run(() => reconcile(batchEvent(queue, batch), lambdaContext("reconcile", FUNCTION_TIMEOUT_MS.reconcile)));
+  const deliver = (name: QueueName) => createDelivery({ name, queue: queues[name], invoke, now, logger });
   const pumps = {
     passes: createPump(queues.passes, deliver("passes")),
     late: createPump(queues.late, deliver("late")),
   };
   const pump = (queue: QueueName) => pumps[queue].wake();
 
-  /** One invocation with one batch; what fails or throws comes again. */
-  function deliver(queue: QueueName) {
-    return async (batch: readonly Message[]) => {
-      const all = new Set(batch.map(({ id }) => id));
-      const failed = await work
-        .run(() => reconcile(batchEvent(queue, batch), lambdaContext("reconcile", FUNCTION_TIMEOUT_MS.reconcile)))
-        .then((response) => new Set(response?.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier) ?? all))
-        .catch(() => all);
-      const lettersBefore = queues[queue].deadLetters.length;
-      queues[queue].settle(batch, failed, now());
-      for (const letter of queues[queue].deadLetters.slice(lettersBefore))
-        logger.error("dead letter", { queue, body: letter.body });
-    };
-  }
   const tick = async () => {
     await work
       .run(() => resync({ time: new Date(now()).toISOString() }, lambdaContext("resync", FUNCTION_TIMEOUT_MS.resync)))
@@ -110,6 +106,12 @@ export function startRuntime({
   if (resyncSeconds > 0) void tick();
   return {
     directory,
+    eventRoutes: createEventRoutes({
+      webhooks: createEntryCache((name) => registry.webhook(name), now),
+      wakeUps,
+      now,
+      logger,
+    }),
     tick,
     async stop() {
       clearInterval(schedule);
@@ -119,6 +121,40 @@ export function startRuntime({
       for (const name of await directory.names()) await (await directory.find(name))?.connection.close();
     },
   };
+}
+
+interface DeliveryDeps {
+  readonly name: QueueName;
+  readonly queue: FifoQueue;
+  readonly invoke: (queue: QueueName, batch: readonly Message[]) => Promise<SQSBatchResponse | undefined>;
+  readonly now: () => number;
+  readonly logger: Logger;
+}
+
+/** One invocation with one batch; what fails or throws comes again. */
+function createDelivery({ name, queue, invoke, now, logger }: DeliveryDeps) {
+  return async (batch: readonly Message[]): Promise<void> => {
+    const all = new Set(batch.map(({ id }) => id));
+    const failed = await invoke(name, batch)
+      .then((response) => new Set(response?.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier) ?? all))
+      .catch(() => all);
+    const lettersBefore = queue.deadLetters.length;
+    queue.settle(batch, failed, now());
+    for (const { body } of queue.deadLetters.slice(lettersBefore)) logger.error("dead letter", { queue: name, body });
+  };
+}
+
+function createEventRoutes(deps: AdmissionDeps & WebhookDeps): readonly Route[] {
+  const method = "POST";
+  return [
+    { method, path: "/clusters/{cluster}/events", functionName: "webhook", handle: createWebhook(() => deps) },
+    {
+      method,
+      path: "/clusters/{cluster}/admission/{token}",
+      functionName: "admission",
+      handle: createAdmission(() => deps),
+    },
+  ];
 }
 
 /** Keeps count of invocations, so that a stop can wait for them. */
