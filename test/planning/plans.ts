@@ -1,0 +1,50 @@
+/** Short ways to ask for a plan and to read it. */
+import type { ClaimItems } from "../../shared/planning/claim.ts";
+import type { Vm } from "../../shared/planning/model.ts";
+import { type ActionKind, type Limits, type Plan, planPass } from "../../shared/planning/plan.ts";
+import { anObservation, deepFreeze, type ObservationOverrides } from "../support/builders.ts";
+
+export const ACTING: Limits = { createsMax: 250, deletesMax: 250 };
+export const CLOSING: Limits = { createsMax: 0, deletesMax: 0 };
+
+/** Plans over frozen input, so that a mutation of it throws. */
+export function planOf(overrides: ObservationOverrides, limits: Limits = ACTING): Plan {
+  return planPass(deepFreeze(anObservation(overrides)), limits);
+}
+
+export function kindsOf({ actions }: Plan): readonly ActionKind[] {
+  return actions.map(({ kind }) => kind);
+}
+
+export function createsOf({ actions }: Plan): readonly number[] {
+  return actions.flatMap((action) => (action.kind === "createVm" ? [action.ordinal] : []));
+}
+
+export function deletesOf(plan: Plan): readonly string[] {
+  return targetsOf(plan, "deleteVm").map(({ name }) => name);
+}
+
+/** Names of the machines that an action of this kind is for. */
+export function namesOf(
+  plan: Plan,
+  kind: "releaseVm" | "dropVmFinalizer" | "revokeDelete" | "deleteVm",
+): readonly string[] {
+  return targetsOf(plan, kind).map(({ name }) => name);
+}
+
+export function targetsOf(
+  { actions }: Plan,
+  kind: "releaseVm" | "dropVmFinalizer" | "revokeDelete" | "deleteVm",
+): readonly Vm[] {
+  return actions.flatMap((action) => (action.kind === kind ? [action.vm] : []));
+}
+
+/** What the plan's claim names; undefined when it writes none. */
+export function claimIn({ actions }: Plan): ClaimItems | undefined {
+  return actions.flatMap((action) => (action.kind === "writeClaim" ? [action.items] : []))[0];
+}
+
+export function claimedOrdinals(plan: Plan): readonly number[] | undefined {
+  const items = claimIn(plan);
+  return items && [...items.create.keys()].sort((a, b) => a - b);
+}

@@ -1,0 +1,429 @@
+/** What holds for every pool, every list and every claim, sound or garbled. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import {
+  CLAIM_ITEMS_MAX,
+  type Claim,
+  formatClaim,
+  type Ledger,
+  ledgerAfterClaim,
+  parseClaim,
+} from "../../shared/planning/claim.ts";
+import {
+  controllerOf,
+  isOwnedBy,
+  isPoolOwner,
+  parsePool,
+  parseRevision,
+  parseVm,
+  type Vm,
+} from "../../shared/planning/model.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { type Limits, type Observation, type Plan, planPass } from "../../shared/planning/plan.ts";
+import { chooseRevision } from "../../shared/planning/revisions.ts";
+import { resyncCause } from "../../shared/planning/schedule.ts";
+import { reportStatus } from "../../shared/planning/status.ts";
+import { buildVm } from "../../shared/planning/template.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+import {
+  aClaim,
+  anObservation,
+  aPool,
+  aSpec,
+  aVm,
+  deepFreeze,
+  type Json,
+  NOW,
+  OTHER_POOL_UID,
+  POOL_UID,
+} from "../support/builders.ts";
+import { ACTING, claimedOrdinals, claimIn, createsOf, deletesOf, kindsOf, namesOf, targetsOf } from "./plans.ts";
+
+const ORDINAL_MAX = 7;
+const REPLICAS_MAX = 6;
+
+const strategy = fc.constantFrom<Json | undefined>(
+  undefined,
+  {},
+  { proactive: { selectionPolicy: { sortPolicy: "Random" } } },
+  { unmanaged: {} },
+  { opportunistic: { statePreservation: "Offline" } },
+  { proactive: { selectionPolicy: { sortPolicy: "Newest" } } },
+);
+const legalSpec: fc.Arbitrary<Json> = fc
+  .record({
+    replicas: fc.option(fc.nat(REPLICAS_MAX), { nil: undefined }),
+    paused: fc.constantFrom(false, false, false, true, null),
+    scaleInStrategy: strategy,
+    nameGeneration: fc.constantFrom(undefined, { appendIndexToSecretRefs: true }),
+  })
+  .map(aSpec);
+const brokenSpec: fc.Arbitrary<unknown> = fc.oneof(
+  fc.jsonValue(),
+  fc
+    .tuple(legalSpec, fc.constantFrom(...Object.keys(aSpec()), "scaleInStrategy", "maxUnavailable"), fc.jsonValue())
+    .map(([spec, field, value]) => ({ ...spec, [field]: value })),
+);
+
+const vms: fc.Arbitrary<readonly Vm[]> = fc
+  .uniqueArray(
+    fc.record({
+      ordinal: fc.nat(ORDINAL_MAX),
+      pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, null),
+      terminating: fc.constantFrom(false, false, false, true),
+      ready: fc.boolean(),
+      labels: fc.constantFrom({ app: "web" }, { app: "web" }, { app: "web" }, { app: "gone" }),
+      revision: fc.constantFrom("web-1", "web-2", "other-1", null),
+      finalizers: fc.constantFrom([POOL_FINALIZER], [POOL_FINALIZER, "example.com/x"], []),
+      stranger: fc.constantFrom(false, false, false, true),
+    }),
+    { selector: ({ ordinal }) => ordinal, maxLength: ORDINAL_MAX },
+  )
+  .map((entries) =>
+    entries.map(({ stranger, ...entry }) =>
+      aVm(entry.ordinal, stranger ? { ...entry, name: `box${entry.ordinal}` } : entry),
+    ),
+  );
+
+const time = fc.integer({ min: NOW - 200_000, max: NOW + 200_000 });
+const claim: fc.Arbitrary<Claim> = fc
+  .record({
+    generation: fc.integer({ min: 0, max: 2 }),
+    nonce: fc.constantFrom("nonce-1", "nonce-2"),
+    create: fc.uniqueArray(fc.tuple(fc.nat(ORDINAL_MAX), time), { selector: ([ordinal]) => ordinal, maxLength: 5 }),
+    delete: fc.uniqueArray(fc.nat(ORDINAL_MAX), { maxLength: 4 }),
+    waitUntil: fc.oneof({ arbitrary: fc.constant(undefined), weight: 8 }, { arbitrary: time, weight: 1 }),
+  })
+  .map(({ create, delete: deletes, ...rest }) =>
+    aClaim({
+      ...rest,
+      create: new Map(create),
+      delete: deletes.map((ordinal) => ({ ordinal, uidPrefix: aVm(ordinal).uid.slice(0, 8) })),
+    }),
+  );
+const claimText: fc.Arbitrary<string | null> = fc.oneof(
+  { arbitrary: claim.map(formatClaim), weight: 8 },
+  { arbitrary: fc.constant(null), weight: 1 },
+  { arbitrary: fc.oneof(fc.string(), fc.json()), weight: 1 },
+  {
+    arbitrary: fc
+      .tuple(claim, fc.constantFrom("create", "delete", "at", "waitUntil", "nonce", "since"), fc.jsonValue())
+      .map(([base, field, value]) => JSON.stringify({ ...JSON.parse(formatClaim(base)), [field]: value })),
+    weight: 2,
+  },
+  {
+    arbitrary: fc
+      .tuple(
+        claim,
+        fc.constantFrom("0-3", "5", "0-499", "1,1,1", "999999999"),
+        fc.date({ noInvalidDate: true, min: new Date(0), max: new Date("9999-12-31T23:59:59Z") }),
+      )
+      .map(([base, create, at]) =>
+        JSON.stringify({ ...JSON.parse(formatClaim(base)), create: { [at.toISOString()]: create } }),
+      ),
+    weight: 1,
+  },
+);
+
+const ledger: fc.Arbitrary<Ledger> = fc
+  .record({
+    nonce: fc.constantFrom(undefined, "nonce-1", "nonce-2"),
+    own: fc.uniqueArray(fc.nat(ORDINAL_MAX)),
+    tainted: fc.uniqueArray(fc.nat(ORDINAL_MAX), { maxLength: 2 }),
+  })
+  .map(({ nonce, own, tainted }) => ({ nonce, own: new Set(own), tainted: new Set(tainted) }));
+
+const limits: fc.Arbitrary<Limits> = fc.constantFrom(
+  ACTING,
+  ACTING,
+  { createsMax: 0, deletesMax: 0 },
+  { createsMax: 1, deletesMax: 1 },
+  { createsMax: 2, deletesMax: 0 },
+);
+
+const observationOf = (spec: fc.Arbitrary<unknown>): fc.Arbitrary<Observation> =>
+  fc
+    .record({
+      spec,
+      vms,
+      claim: claimText,
+      ledger,
+      deleting: fc.constantFrom(false, false, false, false, true),
+      finalizers: fc.constantFrom([POOL_FINALIZER], [POOL_FINALIZER, "orphan"], []),
+      narrow: fc.boolean(),
+      revision: fc.constantFrom<"absent" | undefined>("absent", undefined),
+    })
+    .map(({ spec: value, claim: text, deleting, finalizers, ...rest }) =>
+      deepFreeze(anObservation({ ...rest, pool: aPool({ spec: value, claim: text, deleting, finalizers }) })),
+    );
+
+const legal = observationOf(legalSpec);
+const any = observationOf(fc.oneof({ arbitrary: legalSpec, weight: 3 }, { arbitrary: brokenSpec, weight: 1 }));
+
+/** The plan once all that it needs was read. */
+function fullPlan(seen: Observation, limit: Limits): Plan {
+  const names = [...seen.selected];
+  return planPass({ ...seen, namespaceVms: seen.namespaceVms ?? names, revision: seen.revision ?? "absent" }, limit);
+}
+
+const replicasOf = ({ verdict }: Observation) => (verdict.legal ? (verdict.spec.replicas ?? 1) : 0);
+const isFree = ({ pool, verdict }: Observation) => verdict.legal && !pool.deleting && verdict.spec.paused !== true;
+const membersOf = (seen: Observation) =>
+  [...new Map([...(seen.namespaceVms ?? []), ...seen.selected].map((vm) => [vm.uid, vm])).values()].filter(
+    (vm) => isOwnedBy(vm, seen.pool) && seen.verdict.legal && seen.verdict.selector.matches(vm.labels),
+  );
+
+const RUNS = { numRuns: 1_000 } as const;
+const check = (seen: fc.Arbitrary<Observation>, holds: (seen: Observation, limit: Limits) => void) =>
+  fc.assert(fc.property(seen, limits, holds), RUNS);
+
+describe("every plan", () => {
+  it("is made without throwing, and needs at most two reads", () =>
+    check(any, (seen, limit) => {
+      const first = planPass(seen, limit);
+      if (first.needs.length > 0) expect(first.actions).toEqual([]);
+      expect(fullPlan(seen, limit).needs).toEqual([]);
+    }));
+
+  it("is the same for the same observation (invariant 10)", () =>
+    check(any, (seen, limit) => {
+      expect(planPass(seen, limit)).toEqual(planPass(seen, limit));
+    }));
+
+  it("is the same whatever the order of the lists (invariant 10)", () =>
+    fc.assert(
+      fc.property(any, limits, fc.infiniteStream(fc.nat()), (seen, limit, random) => {
+        const shuffled = (list: readonly Vm[]) =>
+          list
+            .map((vm) => ({ vm, key: random.next().value ?? 0 }))
+            .sort((a, b) => a.key - b.key)
+            .map(({ vm }) => vm);
+        const namespaceVms = seen.namespaceVms && shuffled(seen.namespaceVms);
+        expect(planPass({ ...seen, selected: shuffled(seen.selected), namespaceVms }, limit)).toEqual(
+          planPass(seen, limit),
+        );
+      }),
+      RUNS,
+    ));
+
+  it("touches only what is the pool's (invariants 1 and 6)", () =>
+    check(any, (seen, limit) => {
+      const plan = fullPlan(seen, limit);
+      const ours = membersOf(seen)
+        .filter(({ terminating }) => !terminating)
+        .map(({ uid }) => uid);
+      for (const vm of [...targetsOf(plan, "deleteVm"), ...targetsOf(plan, "revokeDelete")])
+        expect(ours).toContain(vm.uid);
+      for (const vm of targetsOf(plan, "releaseVm")) {
+        expect(isOwnedBy(vm, seen.pool) && vm.labels["app"] !== "web").toBe(true);
+      }
+      for (const vm of targetsOf(plan, "dropVmFinalizer")) {
+        const controller = controllerOf(vm);
+        const isBound = controller !== undefined && isPoolOwner(controller);
+        expect(vm.finalizers).toContain(POOL_FINALIZER);
+        expect(isBound ? isOwnedBy(vm, seen.pool) && (vm.terminating || seen.pool.deleting) : true).toBe(true);
+      }
+      if (kindsOf(plan).includes("dropPoolFinalizer")) expect(seen.pool.deleting).toBe(true);
+    }));
+
+  it("has each machine as the target of at most one action", () =>
+    check(any, (seen, limit) => {
+      const plan = fullPlan(seen, limit);
+      const kinds = ["releaseVm", "dropVmFinalizer", "revokeDelete", "deleteVm"] as const;
+      const targets = kinds.flatMap((kind) => namesOf(plan, kind));
+      expect(new Set(targets).size).toBe(targets.length);
+    }));
+
+  it("never deletes more than the surplus (invariant 2)", () =>
+    check(any, (seen, limit) => {
+      const deletes = deletesOf(fullPlan(seen, limit)).length;
+      const live = membersOf(seen).filter(({ terminating }) => !terminating).length;
+      expect(deletes).toBeLessThanOrEqual(Math.min(limit.deletesMax, Math.max(0, live - replicasOf(seen))));
+    }));
+
+  it("never creates more than the shortage, with all that may still land (invariant 3)", () =>
+    check(any, (seen, limit) => {
+      const plan = fullPlan(seen, limit);
+      const creates = createsOf(plan);
+      if (creates.length === 0) return;
+      const members = membersOf(seen);
+      const made = new Set(members.map(({ ordinal }) => ordinal));
+      const mayLand = (claimedOrdinals(plan) ?? []).filter((ordinal) => !made.has(ordinal));
+      expect(creates.length).toBeLessThanOrEqual(limit.createsMax);
+      expect(members.length + mayLand.length).toBeLessThanOrEqual(replicasOf(seen));
+    }));
+
+  it("creates only names that nothing has, each once", () =>
+    check(any, (seen, limit) => {
+      const creates = createsOf(fullPlan(seen, limit));
+      const names = [...seen.selected, ...(seen.namespaceVms ?? [])].map(({ ordinal }) => ordinal);
+      expect(new Set(creates).size).toBe(creates.length);
+      for (const ordinal of creates) expect(names).not.toContain(ordinal);
+    }));
+
+  it("creates and deletes only in a legal pool that is neither paused nor on its way out (invariants 5 and 7)", () =>
+    check(any, (seen, limit) => {
+      const plan = fullPlan(seen, limit);
+      if (!isFree(seen)) expect([...createsOf(plan), ...deletesOf(plan)]).toEqual([]);
+      if (!seen.verdict.legal && !seen.pool.deleting) expect(plan.actions).toEqual([]);
+    }));
+
+  it("claims before it acts, and revokes before it drops a claim", () =>
+    check(any, (seen, limit) => {
+      const plan = fullPlan(seen, limit);
+      const kinds = kindsOf(plan);
+      const at = kinds.indexOf("writeClaim");
+      const guarded = kinds.flatMap((kind, index) => (kind === "createVm" || kind === "deleteVm" ? [index] : []));
+      const revokes = kinds.flatMap((kind, index) => (kind === "revokeDelete" ? [index] : []));
+      for (const index of guarded) expect(at !== -1 && at < index).toBe(true);
+      for (const index of revokes) expect(index < at).toBe(true);
+      const items = claimIn(plan);
+      for (const ordinal of createsOf(plan)) expect(items?.create.get(ordinal)).toBe(seen.now);
+      const prefixes = items?.delete.map(({ uidPrefix }) => uidPrefix) ?? [];
+      for (const vm of targetsOf(plan, "deleteVm")) expect(prefixes).toContain(vm.uid.slice(0, 8));
+      for (const vm of targetsOf(plan, "revokeDelete")) expect(prefixes).not.toContain(vm.uid.slice(0, 8));
+    }));
+
+  it("leaves no claimed delete of a live machine behind that it neither keeps nor revokes", () =>
+    check(legal, (seen, limit) => {
+      const before = parseClaim(seen.pool.annotations?.[CLAIM_ANNOTATION]);
+      const plan = fullPlan(seen, limit);
+      const items = claimIn(plan);
+      if (before === undefined || items === undefined || items.waitUntil !== undefined) return;
+      const live = membersOf(seen).filter(({ terminating }) => !terminating);
+      const kept = new Set(items.delete.map(({ uidPrefix }) => uidPrefix));
+      const revoked = new Set(targetsOf(plan, "revokeDelete").map(({ uid }) => uid.slice(0, 8)));
+      for (const { uidPrefix } of before.delete) {
+        if (live.some(({ uid }) => uid.startsWith(uidPrefix)))
+          expect(kept.has(uidPrefix) || revoked.has(uidPrefix)).toBe(true);
+      }
+    }));
+
+  it("writes a claim that can be read", () =>
+    check(any, (seen, limit) => {
+      const items = claimIn(fullPlan(seen, limit));
+      if (items === undefined) return;
+      expect(items.create.size).toBeLessThanOrEqual(CLAIM_ITEMS_MAX);
+      const written = { ...aClaim({ at: seen.now }), ...items };
+      expect(parseClaim(formatClaim(written))).toEqual(written);
+    }));
+
+  it("is followed by an empty one when it only wrote the claim (invariant 8)", () =>
+    check(legal, (seen, limit) => {
+      const plan = fullPlan(seen, limit);
+      const items = claimIn(plan);
+      if (items === undefined || plan.actions.length > 1) return;
+      const text = formatClaim({
+        ...aClaim({ at: seen.now, generation: seen.pool.generation, nonce: "next" }),
+        ...items,
+      });
+      const ledgerAfter = ledgerAfterClaim(seen.ledger, {
+        previous: parseClaim(seen.pool.annotations?.[CLAIM_ANNOTATION]),
+        nonce: "next",
+        issued: [],
+      });
+      const pool = {
+        ...seen.pool,
+        annotations: { [CLAIM_ANNOTATION]: text },
+        finalizers: [...new Set([...seen.pool.finalizers, POOL_FINALIZER])],
+      };
+      expect(fullPlan({ ...seen, pool, ledger: ledgerAfter }, limit).actions).toEqual([]);
+    }));
+});
+
+describe("a claim", () => {
+  const anyClaim: fc.Arbitrary<Claim> = fc
+    .record({
+      by: fc.string({ minLength: 1, maxLength: 200 }),
+      nonce: fc.string({ minLength: 1, maxLength: 64 }),
+      at: time,
+      generation: fc.nat(),
+      since: fc.record({ at: time, generation: fc.nat() }),
+      waitUntil: fc.option(time, { nil: undefined }),
+      create: fc.uniqueArray(fc.tuple(fc.nat(300), time), { selector: ([ordinal]) => ordinal, maxLength: 200 }),
+      delete: fc.array(
+        fc.record({
+          ordinal: fc.option(fc.nat(999_999_999), { nil: undefined }),
+          uidPrefix: fc.stringMatching(/^[\w-]{1,8}$/),
+        }),
+        { maxLength: 200 },
+      ),
+    })
+    .map((entry) => ({ ...entry, create: new Map(entry.create) }));
+
+  it("is read back as it was written", () =>
+    fc.assert(
+      fc.property(anyClaim, (entry) => {
+        expect(parseClaim(formatClaim(entry))).toEqual(entry);
+      }),
+    ));
+
+  it("is read from any text without throwing", () =>
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fc.json(), claimText), (text) => {
+        const parsed = parseClaim(text ?? undefined);
+        if (parsed !== undefined) expect(parseClaim(formatClaim(parsed))).toEqual(parsed);
+      }),
+      RUNS,
+    ));
+});
+
+describe("any JSON", () => {
+  it("is judged, parsed and scheduled without throwing", () =>
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.jsonValue(), (value, other) => {
+        parsePool(value);
+        parseVm(value, "web");
+        parseRevision(value);
+        const verdict = judge({ name: "web", generation: 1, spec: value });
+        if (!verdict.legal) {
+          expect(verdict.problems.length).toBeGreaterThan(0);
+          for (const { message } of verdict.problems) expect(message).not.toBe("");
+        }
+        resyncCause(aPool({ spec: value }), NOW, { settledMinutes: 10, everything: false });
+        chooseRevision(aPool({ spec: value }), { name: "web-1", ownerUid: POOL_UID, data: other });
+      }),
+      RUNS,
+    ));
+
+  it("is refused field by field in an otherwise legal spec, or accepted", () =>
+    fc.assert(
+      fc.property(brokenSpec, (spec) => {
+        const verdict = judge({ name: "web", generation: 1, spec });
+        if (!verdict.legal) for (const { field } of verdict.problems) expect(field).toMatch(/^(spec|metadata\.name|$)/);
+      }),
+      RUNS,
+    ));
+});
+
+describe("every machine that is built", () => {
+  it("is the pool's own, of its ordinal, and no part of the template is changed", () =>
+    fc.assert(
+      fc.property(legalSpec, fc.nat(10_000), (spec, ordinal) => {
+        const pool = deepFreeze(aPool({ spec }));
+        const verdict = deepFreeze(judge(pool));
+        if (!verdict.legal) throw new Error("the generator made an illegal spec");
+        const built = buildVm({
+          pool,
+          spec: verdict.spec,
+          poolApiVersion: "pool.kubevirt.io/v1beta1",
+          ordinal,
+          revision: "web-1",
+        });
+        const vm = parseVm({ ...built, metadata: { ...built.metadata, uid: "new", resourceVersion: "1" } }, pool.name);
+        expect(vm).toMatchObject({ ordinal, terminating: false, finalizers: [POOL_FINALIZER] });
+        expect(vm && isOwnedBy(vm, pool) && verdict.selector.matches(vm.labels)).toBe(true);
+      }),
+    ));
+});
+
+describe("every status", () => {
+  it("is settled once it is written", () =>
+    check(any, (seen, limit) => {
+      const { members } = fullPlan(seen, limit);
+      const input = { now: seen.now, pool: seen.pool, verdict: seen.verdict, members, failures: [] };
+      const { status } = reportStatus(input);
+      const again = reportStatus({ ...input, now: seen.now + 60_000, pool: { ...seen.pool, status } });
+      expect(again).toMatchObject({ changed: false, announcements: [] });
+    }));
+});

@@ -1,0 +1,244 @@
+import { describe, expect, it } from "vitest";
+import { fnv1a } from "../../shared/planning/hash.ts";
+import { canonicalJson } from "../../shared/planning/json.ts";
+import { parsePool, parseRevision, parseVm, type Revision } from "../../shared/planning/model.ts";
+import { isRevisionOf, ordinalOf, revisionName, vmName } from "../../shared/planning/names.ts";
+import { buildRevision, chooseRevision } from "../../shared/planning/revisions.ts";
+import { anOwner, aPool, aPoolWith, aSpec, type Json, LABELS, POOL_UID } from "../support/builders.ts";
+import { kindsOf, planOf } from "./plans.ts";
+
+const pool = aPool({ generation: 3 });
+const SUFFIXED = `web-3-${fnv1a(POOL_UID).slice(0, 8)}`;
+
+function aRevision(data: unknown, owner = POOL_UID): Revision {
+  const revision = parseRevision({
+    metadata: {
+      name: "web-3",
+      namespace: "default",
+      uid: "r",
+      resourceVersion: "1",
+      ownerReferences: [anOwner(owner)],
+    },
+    data,
+    revision: 3,
+  });
+  if (revision === undefined) throw new Error("the builder's revision is not what the API promises");
+  return revision;
+}
+
+const CHOICES: readonly {
+  readonly it: string;
+  readonly existing: Revision | undefined;
+  readonly name: string;
+  readonly create: boolean;
+}[] = [
+  { it: "is created when there is none", existing: undefined, name: "web-3", create: true },
+  { it: "is used again when it is this pool's own", existing: aRevision(aSpec()), name: "web-3", create: false },
+  {
+    it: "is used again though replicas and strategies differ",
+    existing: aRevision(aSpec({ replicas: 9, paused: true, scaleInStrategy: { unmanaged: {} } })),
+    name: "web-3",
+    create: false,
+  },
+  {
+    it: "is not trusted when it is an earlier pool's",
+    existing: aRevision(aSpec(), "earlier-uid"),
+    name: SUFFIXED,
+    create: true,
+  },
+  {
+    it: "is not trusted when its template is another one",
+    existing: aRevision(aSpec({ virtualMachineTemplate: { metadata: { labels: LABELS }, spec: { template: {} } } })),
+    name: SUFFIXED,
+    create: true,
+  },
+  {
+    it: "is not trusted when its naming differs",
+    existing: aRevision(aSpec({ nameGeneration: { appendIndexToSecretRefs: true } })),
+    name: SUFFIXED,
+    create: true,
+  },
+  { it: "is not trusted when it holds nothing", existing: aRevision(undefined), name: SUFFIXED, create: true },
+];
+
+describe("the revision of a generation", () => {
+  for (const { it: name, existing, ...choice } of CHOICES) {
+    it(name, () => expect(chooseRevision(pool, existing)).toEqual(choice));
+  }
+
+  it("is the same whatever the order of its fields and its nulls", () => {
+    const spec = { ...aSpec(), nameGeneration: null };
+    const turned = Object.fromEntries(Object.entries(spec).toReversed());
+    expect(chooseRevision(pool, aRevision(turned))).toEqual({ name: "web-3", create: false });
+  });
+
+  it("is created before the machines that name it", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision(aSpec(), "earlier-uid") });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "createRevision", "createVm"]);
+    expect(plan.actions.at(1)).toMatchObject({ name: `web-1-${fnv1a(POOL_UID).slice(0, 8)}` });
+    expect(plan.actions.at(2)).toMatchObject({ revision: `web-1-${fnv1a(POOL_UID).slice(0, 8)}` });
+  });
+
+  it("is not created when it is there", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision(aSpec()) });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "createVm"]);
+  });
+
+  it("holds the complete spec, and is owned by the pool", () => {
+    expect(buildRevision(pool, "pool.kubevirt.io/v1beta1", "web-3")).toEqual({
+      apiVersion: "apps/v1",
+      kind: "ControllerRevision",
+      metadata: { name: "web-3", namespace: "default", ownerReferences: [anOwner(POOL_UID)] },
+      revision: 3,
+      data: aSpec(),
+    });
+  });
+
+  it("is found again by what was created", () => {
+    const built = buildRevision(pool, "pool.kubevirt.io/v1alpha1", "web-3");
+    const stored = parseRevision({ ...built, metadata: { ...built.metadata, uid: "r", resourceVersion: "1" } });
+    expect(chooseRevision(pool, stored)).toEqual({ name: "web-3", create: false });
+  });
+});
+
+describe("names", () => {
+  it("of machines are the pool's and the ordinal", () => {
+    expect([vmName("web", 0), vmName("web-1", 20)]).toEqual(["web-0", "web-1-20"]);
+    expect(revisionName("web", 12)).toBe("web-12");
+  });
+
+  const ORDINALS: readonly (readonly [string, number | undefined])[] = [
+    ["web-0", 0],
+    ["web-10", 10],
+    ["web-999999999", 999_999_999],
+    ["web-1000000000", undefined],
+    ["web-00", undefined],
+    ["web-01", undefined],
+    ["web--1", undefined],
+    ["web-1x", undefined],
+    ["web-", undefined],
+    ["web", undefined],
+    ["web-1-2", undefined],
+    ["my-web-1", undefined],
+    ["web-1.5", undefined],
+    ["web- 1", undefined],
+  ];
+  for (const [name, ordinal] of ORDINALS) {
+    it(`of ${JSON.stringify(name)} ${ordinal === undefined ? "have no ordinal" : `have the ordinal ${ordinal}`}`, () =>
+      expect(ordinalOf("web", name)).toBe(ordinal));
+  }
+
+  const REVISIONS: readonly (readonly [string | undefined, boolean])[] = [
+    ["web-1", true],
+    ["web-12-0a1b2c3d", true],
+    ["web-1-2", false],
+    ["web-", false],
+    ["web", false],
+    ["web-blue-1", false],
+    ["my-web-1", false],
+    [undefined, false],
+  ];
+  for (const [label, own] of REVISIONS) {
+    it(`say that the revision ${label} is ${own ? "" : "not "}the pool's`, () =>
+      expect(isRevisionOf("web", label)).toBe(own));
+  }
+});
+
+describe("the hash", () => {
+  it("never changes, as orders and slots hang on it", () => {
+    expect([fnv1a(""), fnv1a("web"), fnv1a("wäb")]).toMatchInlineSnapshot(`
+      [
+        "f52a15e9a9b5e89b",
+        "c850f03f92a375f3",
+        "08a004dc4c3de5a2",
+      ]
+    `);
+  });
+
+  it("is 16 hexadecimal digits", () => {
+    for (let index = 0; index < 500; index += 1) expect(fnv1a(`uid-${index}`)).toMatch(/^[0-9a-f]{16}$/);
+  });
+
+  it("spreads its first digit evenly over texts that differ at the end", () => {
+    const counts = new Map<string, number>();
+    for (let index = 0; index < 1_600; index += 1) {
+      const digit = fnv1a(`11111111-aaaa-4bbb-8ccc-${index}`).slice(0, 1);
+      counts.set(digit, (counts.get(digit) ?? 0) + 1);
+    }
+    expect(counts.size).toBe(16);
+    expect(Math.min(...counts.values())).toBeGreaterThan(50);
+  });
+
+  it("keeps all 2,000 of 2,000 apart", () => {
+    expect(new Set(Array.from({ length: 2_000 }, (_, index) => fnv1a(`${index}`))).size).toBe(2_000);
+  });
+});
+
+describe("canonical JSON", () => {
+  const SAME: readonly (readonly [unknown, unknown])[] = [
+    [
+      { a: 1, b: 2 },
+      { b: 2, a: 1 },
+    ],
+    [{ a: null }, {}],
+    [{ a: { b: undefined } }, { a: {} }],
+    [
+      [1, { b: 1, a: 2 }],
+      [1, { a: 2, b: 1 }],
+    ],
+  ];
+  for (const [a, b] of SAME) {
+    it(`is the same for ${JSON.stringify(a)} and ${JSON.stringify(b)}`, () =>
+      expect(canonicalJson(a)).toBe(canonicalJson(b)));
+  }
+
+  const DIFFERENT: readonly (readonly [unknown, unknown])[] = [
+    [
+      [1, 2],
+      [2, 1],
+    ],
+    [{ a: "1" }, { a: 1 }],
+    [{ a: "" }, {}],
+    [{ a: false }, {}],
+    [{ a: { b: 1 } }, { a: { c: 1 } }],
+  ];
+  for (const [a, b] of DIFFERENT) {
+    it(`is not the same for ${JSON.stringify(a)} and ${JSON.stringify(b)}`, () =>
+      expect(canonicalJson(a)).not.toBe(canonicalJson(b)));
+  }
+});
+
+describe("an object of the API", () => {
+  const metadata: Json = { name: "web", namespace: "default", uid: "u", resourceVersion: "1", generation: 1 };
+
+  it("is a pool though its status is garbage", () => {
+    expect(parsePool({ metadata, spec: {}, status: { replicas: "many" } })).toMatchObject({
+      name: "web",
+      status: undefined,
+    });
+  });
+
+  for (const field of ["name", "namespace", "uid", "resourceVersion", "generation"]) {
+    it(`is no pool without ${field}`, () =>
+      expect(parsePool({ metadata: { ...metadata, [field]: undefined } })).toBeUndefined());
+  }
+
+  for (const field of ["name", "namespace", "uid", "resourceVersion"]) {
+    it(`is no machine without ${field}`, () =>
+      expect(parseVm({ metadata: { ...metadata, [field]: undefined } }, "web")).toBeUndefined());
+  }
+
+  const READY: readonly (readonly [unknown, boolean])[] = [
+    [undefined, false],
+    [{}, false],
+    [{ conditions: null }, false],
+    [{ conditions: [{ type: "Ready", status: "True" }] }, true],
+    [{ conditions: [{ type: "Ready", status: "False" }] }, false],
+    [{ conditions: [{ type: "Ready", status: "Unknown" }] }, false],
+    [{ conditions: [{ type: "LiveMigratable", status: "True" }] }, false],
+  ];
+  for (const [status, ready] of READY) {
+    it(`is ${ready ? "" : "not "}ready with the status ${JSON.stringify(status)}`, () =>
+      expect(parseVm({ metadata, status }, "web")?.ready).toBe(ready));
+  }
+});

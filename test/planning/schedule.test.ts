@@ -1,0 +1,91 @@
+import { describe, expect, it } from "vitest";
+import type { Claim } from "../../shared/planning/claim.ts";
+import type { Pool } from "../../shared/planning/model.ts";
+import { resyncCause } from "../../shared/planning/schedule.ts";
+import { aClaim, aPool, aPoolWith, aSpec, type Json, NOW } from "../support/builders.ts";
+
+const MINUTE_MS = 60_000;
+const SETTLED_STATUS: Json = { replicas: 3, readyReplicas: 3, labelSelector: "app=web" };
+const settled = (uid: string) => aPool({ uid, status: SETTLED_STATUS });
+const rules = (settledMinutes: number) => ({ settledMinutes, everything: false });
+
+/** Causes of every minute of an hour that does not begin at a round time. */
+function hourOf(pool: Pool, settledMinutes: number, minutes = 60): readonly ("sweep" | "resync" | undefined)[] {
+  return Array.from({ length: minutes }, (_, minute) =>
+    resyncCause(pool, NOW + 17_000 + minute * MINUTE_MS, rules(settledMinutes)),
+  );
+}
+
+describe("the schedule", () => {
+  for (const settledMinutes of [1, 2, 5, 10, 60]) {
+    it(`looks at every settled pool exactly once in ${settledMinutes} minutes`, () => {
+      for (let index = 0; index < 40; index += 1) {
+        const causes = hourOf(settled(`pool-${index}`), settledMinutes);
+        for (let start = 0; start + settledMinutes <= 60; start += 1) {
+          const looks = causes.slice(start, start + settledMinutes).filter((cause) => cause !== undefined);
+          expect(looks).toEqual(["sweep"]);
+        }
+      }
+    });
+  }
+
+  it("spreads the pools evenly over the minutes", () => {
+    const counts = Array.from({ length: 10 }, () => 0);
+    for (let index = 0; index < 2_000; index += 1) {
+      const minute = hourOf(settled(`11111111-aaaa-4bbb-8ccc-${index}`), 10, 10).indexOf("sweep");
+      counts[minute] = (counts[minute] ?? 0) + 1;
+    }
+    expect(Math.min(...counts)).toBeGreaterThan(140);
+    expect(Math.max(...counts)).toBeLessThan(260);
+  });
+
+  it("looks at everything at every tick when it is told so", () => {
+    expect(resyncCause(settled("a"), NOW, { settledMinutes: 10, everything: true })).toBe("sweep");
+  });
+
+  const claimed = (claim: Partial<Claim>) => aPool({ status: SETTLED_STATUS, claim: aClaim(claim) });
+  const UNSETTLED: readonly (readonly [string, Pool])[] = [
+    ["a pool that no pass has seen", aPool({ status: SETTLED_STATUS, claim: null })],
+    ["a pool whose claim is garbled", aPool({ status: SETTLED_STATUS, claim: "{}" })],
+    [
+      "a pool that was changed since",
+      aPool({ status: SETTLED_STATUS, generation: 2, claim: aClaim({ generation: 1 }) }),
+    ],
+    ["a pool on its way out", aPool({ status: SETTLED_STATUS, deleting: true })],
+    ["a pool with unfinished creates", claimed({ create: new Map([[0, NOW]]) })],
+    ["a pool with unfinished deletes", claimed({ delete: [{ ordinal: 0, uidPrefix: "abc" }] })],
+    ["a pool that waits", claimed({ waitUntil: NOW })],
+    ["a pool without status", aPool()],
+    ["a pool with a machine missing", aPool({ status: { ...SETTLED_STATUS, replicas: 2 } })],
+    ["a pool with a machine too many", aPool({ status: { ...SETTLED_STATUS, replicas: 4 } })],
+    ["a pool with an unready machine", aPool({ status: { ...SETTLED_STATUS, readyReplicas: 2 } })],
+    ["a pool whose absent replicas mean 1", aPoolWith({ replicas: undefined }, { status: SETTLED_STATUS })],
+    [
+      "a pool that failed",
+      aPool({ status: { ...SETTLED_STATUS, conditions: [{ type: "ReplicaFailure", status: "True" }] } }),
+    ],
+    ["a pool whose spec is garbage", aPool({ status: SETTLED_STATUS, spec: [] })],
+  ];
+  for (const [name, pool] of UNSETTLED) {
+    it(`looks every minute at ${name}, and once in ten minutes at all of it`, () => {
+      const causes = hourOf(pool, 10);
+      expect(causes.filter((cause) => cause === "sweep")).toHaveLength(6);
+      expect(causes.filter((cause) => cause === "resync")).toHaveLength(54);
+    });
+  }
+
+  const SETTLED: readonly (readonly [string, Pool])[] = [
+    ["a pool of none", aPool({ spec: aSpec({ replicas: 0 }), status: {} })],
+    [
+      "a paused pool that matches",
+      aPool({
+        spec: aSpec({ paused: true }),
+        status: { ...SETTLED_STATUS, conditions: [{ type: "ReplicaPaused", status: "True" }] },
+      }),
+    ],
+    ["a pool of one by default", aPoolWith({ replicas: undefined }, { status: { replicas: 1, readyReplicas: 1 } })],
+  ];
+  for (const [name, pool] of SETTLED) {
+    it(`leaves ${name} alone between its turns`, () => expect(hourOf(pool, 10)).not.toContain("resync"));
+  }
+});

@@ -1,0 +1,182 @@
+import { describe, expect, it } from "vitest";
+import type { Pool } from "../../shared/planning/model.ts";
+import { type PassFailure, reportStatus, type StatusInput } from "../../shared/planning/status.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+import { aPool, aPoolWith, aSpec, aVm, deepFreeze, type Json, NOW, someVms } from "../support/builders.ts";
+
+const report = (pool: Pool, overrides: Partial<StatusInput> = {}) =>
+  reportStatus(deepFreeze({ now: NOW, pool, verdict: judge(pool), members: someVms(3), failures: [], ...overrides }));
+const withStatus = (status: Json, spec: Json = {}) => aPoolWith(spec, { status });
+const scaleOut = (message: string): PassFailure => ({ during: "scaleOut", message });
+
+const EARLIER = "2026-11-22T08:00:00Z";
+const TIME = "2026-11-22T10:00:00Z";
+const SETTLED: Json = { replicas: 3, readyReplicas: 3, labelSelector: "app=web", conditions: [] };
+const PAUSED: Json = {
+  type: "ReplicaPaused",
+  status: "True",
+  lastTransitionTime: EARLIER,
+  reason: "SuccessfulPaused",
+  message: "Pool controller is paused",
+};
+const FAILED: Json = {
+  type: "ReplicaFailure",
+  status: "True",
+  lastTransitionTime: EARLIER,
+  reason: "FailedScaleOut",
+  message: "error during scale out: quota",
+};
+
+describe("the counts", () => {
+  it("are those of live machines", () => {
+    const members = [aVm(0), aVm(1, { ready: false }), aVm(2, { terminating: true })];
+    expect(report(aPool(), { members }).status).toMatchObject({ replicas: 2, readyReplicas: 1 });
+  });
+
+  it("leave out a terminating machine that is still ready", () => {
+    expect(report(aPool(), { members: [aVm(0, { terminating: true })] }).status).toMatchObject({
+      replicas: 0,
+      readyReplicas: 0,
+    });
+  });
+
+  it("stay as they were when the machines were not read", () => {
+    const pool = withStatus(SETTLED, { maxUnavailable: "0%" });
+    expect(report(pool, { members: undefined }).status).toMatchObject({
+      replicas: 3,
+      readyReplicas: 3,
+      labelSelector: "app=web",
+    });
+  });
+
+  it("are 0 when the machines were never read", () => {
+    const pool = aPool({ spec: null });
+    expect(report(pool, { members: undefined }).status).toMatchObject({
+      replicas: 0,
+      readyReplicas: 0,
+      labelSelector: "",
+    });
+  });
+
+  it("come with the selector in its canonical text", () => {
+    const selector = { matchLabels: { tier: "front", app: "web" } };
+    const template = { metadata: { labels: { app: "web", tier: "front" } }, spec: { template: {} } };
+    expect(report(aPoolWith({ selector, virtualMachineTemplate: template })).status.labelSelector).toBe(
+      "app=web,tier=front",
+    );
+  });
+});
+
+describe("whether there is something to write", () => {
+  const CASES: readonly { readonly it: string; readonly pool: Pool; readonly changed: boolean }[] = [
+    { it: "yes for a pool without status", pool: aPool(), changed: true },
+    { it: "no when all is said", pool: withStatus(SETTLED), changed: false },
+    {
+      it: "no when conditions are absent instead of empty",
+      pool: withStatus({ ...SETTLED, conditions: undefined }),
+      changed: false,
+    },
+    { it: "yes when a count differs", pool: withStatus({ ...SETTLED, readyReplicas: 2 }), changed: true },
+    { it: "yes when a count is absent", pool: withStatus({ ...SETTLED, replicas: undefined }), changed: true },
+    {
+      it: "yes when the selector's text differs",
+      pool: withStatus({ ...SETTLED, labelSelector: "app=db" }),
+      changed: true,
+    },
+    { it: "yes when a condition must go", pool: withStatus({ ...SETTLED, conditions: [PAUSED] }), changed: true },
+    {
+      it: "no when a condition differs by fields that say nothing",
+      pool: withStatus({ ...SETTLED, conditions: [{ ...PAUSED, lastProbeTime: null }] }, { paused: true }),
+      changed: false,
+    },
+  ];
+  for (const { it: name, pool, changed } of CASES) {
+    it(name, () => expect(report(pool).changed).toBe(changed));
+  }
+
+  it("no after it was written", () => {
+    const { status } = report(aPoolWith({ paused: true }), { failures: [scaleOut("quota")] });
+    const after = report(withStatus({ ...status }, { paused: true }), {
+      failures: [scaleOut("quota")],
+      now: NOW + 600_000,
+    });
+    expect(after).toMatchObject({ changed: false, announcements: [] });
+  });
+});
+
+describe("the condition of a paused pool", () => {
+  it("appears with the time, and is told once", () => {
+    const { status, announcements } = report(aPoolWith({ paused: true }));
+    expect(status.conditions).toEqual([{ ...PAUSED, lastTransitionTime: TIME }]);
+    expect(announcements).toMatchObject([{ type: "Normal", reason: "SuccessfulPaused", message: "Pool is paused" }]);
+  });
+
+  it("keeps the time since when it holds, and is not told again", () => {
+    const { status, announcements } = report(withStatus({ ...SETTLED, conditions: [PAUSED] }, { paused: true }));
+    expect(status.conditions).toEqual([PAUSED]);
+    expect(announcements).toEqual([]);
+  });
+
+  it("goes when the pool is resumed, which is told once", () => {
+    const { status, announcements } = report(withStatus({ ...SETTLED, conditions: [PAUSED] }));
+    expect(status.conditions).toEqual([]);
+    expect(announcements).toMatchObject([{ type: "Normal", reason: "SuccessfulResume", message: "Pool is unpaused" }]);
+    expect(report(withStatus(SETTLED)).announcements).toEqual([]);
+  });
+
+  it("stays while the pool is illegal, as nobody knows", () => {
+    const pool = withStatus({ ...SETTLED, conditions: [PAUSED] }, { maxUnavailable: 0 });
+    expect(report(pool, { members: undefined }).status.conditions).toContainEqual(PAUSED);
+  });
+});
+
+describe("the condition of a failure", () => {
+  const FAILURES: readonly (readonly [PassFailure["during"], string, string])[] = [
+    ["scaleOut", "FailedScaleOut", "error during scale out: quota"],
+    ["scaleIn", "FailedScaleIn", "error during scale in: quota"],
+    ["upkeep", "FailedUpdate", "error during upkeep of machines: quota"],
+  ];
+  for (const [during, reason, message] of FAILURES) {
+    it(`names ${reason}`, () => {
+      const { status, announcements } = report(aPool(), { failures: [{ during, message: "quota" }] });
+      expect(status.conditions).toEqual([
+        { type: "ReplicaFailure", status: "True", lastTransitionTime: TIME, reason, message },
+      ]);
+      expect(announcements).toMatchObject([{ type: "Warning", reason, message }]);
+    });
+  }
+
+  it("keeps its time, and takes the current reason, which is told", () => {
+    const pool = withStatus({ ...SETTLED, conditions: [FAILED] });
+    const { status, announcements } = report(pool, { failures: [{ during: "scaleIn", message: "forbidden" }] });
+    expect(status.conditions).toMatchObject([{ reason: "FailedScaleIn", lastTransitionTime: EARLIER }]);
+    expect(announcements).toMatchObject([{ reason: "FailedScaleIn", message: "error during scale in: forbidden" }]);
+  });
+
+  it("is not told again while it says the same", () => {
+    const pool = withStatus({ ...SETTLED, conditions: [FAILED] });
+    expect(report(pool, { failures: [scaleOut("quota")] })).toMatchObject({ changed: false, announcements: [] });
+  });
+
+  it("goes, without a word, when the pass had none", () => {
+    const after = report(withStatus({ ...SETTLED, conditions: [FAILED] }));
+    expect(after).toMatchObject({ changed: true, announcements: [], status: { conditions: [] } });
+  });
+
+  it("says what is illegal", () => {
+    const pool = aPool({ spec: aSpec({ replicas: -1 }) });
+    const { status } = report(pool, { members: undefined });
+    expect(status.conditions).toMatchObject([{ type: "ReplicaFailure", reason: "InvalidSpec" }]);
+    expect(status.conditions?.[0]?.message).toContain("spec.replicas");
+  });
+
+  it("carries messages as they are, whatever signs they hold", () => {
+    const message = "quota is 100% full %d";
+    expect(report(aPool(), { failures: [scaleOut(message)] }).status.conditions?.[0]?.message).toContain(message);
+  });
+
+  it("stands beside the pause", () => {
+    const { status } = report(aPoolWith({ paused: true }), { failures: [{ during: "upkeep", message: "forbidden" }] });
+    expect(status.conditions?.map(({ type }) => type)).toEqual(["ReplicaFailure", "ReplicaPaused"]);
+  });
+});

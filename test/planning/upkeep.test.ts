@@ -1,0 +1,274 @@
+import { describe, expect, it } from "vitest";
+import type { Vm } from "../../shared/planning/model.ts";
+import { POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { ownerReferenceTo } from "../../shared/planning/template.ts";
+import {
+  anOwner,
+  aPool,
+  aPoolWith,
+  aVm,
+  type Json,
+  KUBEVIRT_FINALIZER,
+  LABELS,
+  OTHER_POOL_UID,
+  POOL_UID,
+  someVms,
+} from "../support/builders.ts";
+import { createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
+
+const gone = { app: "gone" } as const;
+
+describe("a machine whose labels left the pool", () => {
+  it("is released, and nothing else is done before that", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 5 }), vms: [aVm(0), aVm(1, { labels: gone })] });
+    expect(kindsOf(plan)).toEqual(["releaseVm"]);
+    expect(namesOf(plan, "releaseVm")).toEqual(["web-1"]);
+  });
+
+  it("comes with its other owners and finalizers, which are to stay", () => {
+    const owners = [
+      anOwner("backup-uid", { kind: "Backup", apiVersion: "example.com/v1", controller: false }),
+      anOwner(POOL_UID),
+    ];
+    const vm = aVm(0, { labels: gone, owners, finalizers: [POOL_FINALIZER, KUBEVIRT_FINALIZER] });
+    const [released] = targetsOf(planOf({ vms: [vm] }), "releaseVm");
+    expect(released?.owners).toEqual(owners);
+    expect(released?.finalizers).toEqual([POOL_FINALIZER, KUBEVIRT_FINALIZER]);
+  });
+
+  it("is released while the pool is paused", () => {
+    const plan = planOf({ pool: aPoolWith({ paused: true }), vms: [aVm(0, { labels: gone })] });
+    expect(kindsOf(plan)).toEqual(["releaseVm"]);
+  });
+
+  it("is released while it is being deleted", () => {
+    expect(namesOf(planOf({ vms: [aVm(0, { labels: gone, terminating: true })] }), "releaseVm")).toEqual(["web-0"]);
+  });
+
+  it("is not counted as a machine of the pool", () => {
+    expect(planOf({ vms: [aVm(0), aVm(1, { labels: gone })] }).members?.map(({ name }) => name)).toEqual(["web-0"]);
+  });
+
+  it("stays where it is when another pool controls it", () => {
+    const pool = aPoolWith({ replicas: 0 });
+    expect(planOf({ pool, vms: [aVm(0, { labels: gone, pool: OTHER_POOL_UID })] }).actions).toEqual([]);
+  });
+});
+
+interface Case {
+  readonly it: string;
+  readonly vm: Vm;
+  readonly dropped: boolean;
+}
+
+const DETACHED = { pool: null } as const;
+const CASES: readonly Case[] = [
+  { it: "drops the finalizer of a machine whose owner was removed", vm: aVm(0, DETACHED), dropped: true },
+  {
+    it: "drops it when the labels were changed as well, by the revision label",
+    vm: aVm(0, { ...DETACHED, labels: gone }),
+    dropped: true,
+  },
+  {
+    it: "drops it when the revision label is missing, by name and selector",
+    vm: aVm(0, { ...DETACHED, revision: null }),
+    dropped: true,
+  },
+  {
+    it: "drops it when something that is no pool took the machine over",
+    vm: aVm(0, { owners: [anOwner("uid", { kind: "Cluster", apiVersion: "example.com/v1" })] }),
+    dropped: true,
+  },
+  {
+    it: "drops it when the pool is left as an owner that does not control",
+    vm: aVm(0, { owners: [anOwner(POOL_UID, { controller: false })] }),
+    dropped: true,
+  },
+  {
+    it: "never touches a detached machine again",
+    vm: aVm(0, { ...DETACHED, finalizers: [KUBEVIRT_FINALIZER] }),
+    dropped: false,
+  },
+  {
+    it: "leaves a machine of another pool alone though the selector matches",
+    vm: aVm(0, { pool: OTHER_POOL_UID }),
+    dropped: false,
+  },
+  {
+    it: "leaves the machine of an earlier pool of the same name to the garbage collector",
+    vm: aVm(0, { pool: "earlier-uid" }),
+    dropped: false,
+  },
+  {
+    it: "leaves a machine alone that another pool has left behind",
+    vm: aVm(0, { ...DETACHED, revision: "blue-3", name: "blue-0" }),
+    dropped: false,
+  },
+  {
+    it: "leaves a machine alone that a pool with a longer name has left behind",
+    vm: aVm(0, { ...DETACHED, revision: "web-2-5", name: "web-2-0" }),
+    dropped: false,
+  },
+  {
+    it: "leaves a machine alone whose name is not the pool's and whose revision label is missing",
+    vm: aVm(0, { ...DETACHED, revision: null, name: "database" }),
+    dropped: false,
+  },
+  {
+    it: "leaves a machine alone when name, labels and revision label all point elsewhere",
+    vm: aVm(0, { ...DETACHED, revision: null, labels: gone }),
+    dropped: false,
+  },
+];
+
+describe("a detached machine", () => {
+  for (const { it: name, vm, dropped } of CASES) {
+    it(name, () => {
+      const plan = planOf({ pool: aPoolWith({ replicas: 0 }), vms: [vm] });
+      expect(kindsOf(plan)).toEqual(dropped ? ["dropVmFinalizer"] : []);
+    });
+  }
+
+  it("is replaced under another name", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), vms: [aVm(0, DETACHED)] });
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
+    expect(createsOf(plan)).toEqual([1]);
+  });
+
+  it("is freed before machines are created", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), vms: [aVm(0, DETACHED)] });
+    expect(kindsOf(plan)).toEqual(["dropVmFinalizer", "writeClaim", "createRevision", "createVm"]);
+  });
+
+  it("is neither adopted nor deleted", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 0 }), vms: someVms(3, { ...DETACHED, finalizers: [] }) });
+    expect(plan.actions).toEqual([]);
+  });
+});
+
+const STATES: readonly { readonly it: string; readonly spec: Json }[] = [
+  { it: "a pool with the right count", spec: { replicas: 2 } },
+  { it: "a pool with too few machines", spec: { replicas: 9 } },
+  { it: "a pool with too many machines", spec: { replicas: 0 } },
+  { it: "a paused pool", spec: { replicas: 2, paused: true } },
+  { it: "unmanaged scale in", spec: { replicas: 0, scaleInStrategy: { unmanaged: {} } } },
+  { it: "opportunistic scale in", spec: { replicas: 0, scaleInStrategy: { opportunistic: {} } } },
+  {
+    it: "a pool whose strategy is not supported",
+    spec: { scaleInStrategy: { proactive: { selectionPolicy: { sortPolicy: "Newest" } } } },
+  },
+];
+
+describe("the finalizer of a machine that somebody deleted", () => {
+  for (const { it: name, spec } of STATES) {
+    it(`goes in ${name}`, () => {
+      const plan = planOf({ pool: aPoolWith(spec), vms: [aVm(0, { terminating: true }), aVm(1)] });
+      expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
+    });
+  }
+
+  it("goes while the claim cannot be read", () => {
+    const plan = planOf({ pool: aPool({ claim: "garbled" }), vms: [aVm(0, { terminating: true })] });
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
+  });
+
+  it("goes though the labels of the machine match no more, with the release", () => {
+    const plan = planOf({ vms: [aVm(0, { terminating: true, labels: gone })] });
+    expect(kindsOf(plan)).toEqual(["releaseVm"]);
+  });
+
+  it("is not dropped twice", () => {
+    const vms = [aVm(0, { terminating: true, finalizers: [KUBEVIRT_FINALIZER] })];
+    expect(planOf({ pool: aPoolWith({ replicas: 1 }), vms }).actions).toEqual([]);
+  });
+
+  it("stays, with a reason, when its disks are to be kept", () => {
+    const pool = aPoolWith({ replicas: 1, scaleInStrategy: { opportunistic: { statePreservation: "Offline" } } });
+    const plan = planOf({ pool, vms: [aVm(0, { terminating: true })] });
+    expect(plan.actions).toEqual([]);
+    expect(plan.reasons.join()).toContain("statePreservation");
+  });
+
+  it("of another pool stays", () => {
+    const vms = [aVm(0, { terminating: true, pool: OTHER_POOL_UID })];
+    expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms }).actions).toEqual([]);
+  });
+});
+
+describe("a paused pool", () => {
+  const paused = (replicas: number) => aPoolWith({ replicas, paused: true });
+
+  it("is not scaled out, and says so", () => {
+    const plan = planOf({ pool: paused(5), vms: someVms(2) });
+    expect(plan.actions).toEqual([]);
+    expect(plan.reasons).toEqual(["paused: 2 machines are left as they are, 5 are wanted"]);
+  });
+
+  it("is not scaled in, and says so", () => {
+    const plan = planOf({ pool: paused(1), vms: someVms(4) });
+    expect(plan.actions).toEqual([]);
+    expect(plan.reasons).toEqual(["paused: 4 machines are left as they are, 1 are wanted"]);
+  });
+
+  it("says nothing when nothing is left undone", () => {
+    expect(planOf({ pool: paused(2), vms: someVms(2) }).reasons).toEqual([]);
+  });
+
+  it("goes on when it is resumed", () => {
+    expect(createsOf(planOf({ pool: aPoolWith({ replicas: 3, paused: false }), vms: someVms(2) }))).toEqual([2]);
+  });
+});
+
+describe("two pools with overlapping selectors", () => {
+  const red = aPoolWith({ replicas: 1 }, { name: "red" });
+  const blue = aPoolWith({ replicas: 3 }, { name: "blue", uid: OTHER_POOL_UID });
+  const vms = [
+    aVm(0, { poolName: "red" }),
+    aVm(1, { poolName: "red" }),
+    aVm(2, { poolName: "blue", pool: OTHER_POOL_UID }),
+    aVm(3, { poolName: "blue", pool: OTHER_POOL_UID }),
+  ];
+  const seenBy = (poolName: string) =>
+    vms.map((vm) => ({ ...vm, ordinal: vm.name.startsWith(poolName) ? vm.ordinal : undefined }));
+
+  it("count and delete only machines of their own", () => {
+    const plan = planOf({ pool: red, vms: seenBy("red") });
+    expect(plan.members?.map(({ name }) => name)).toEqual(["red-0", "red-1"]);
+    expect(deletesOf(plan)).toHaveLength(1);
+    expect(deletesOf(plan)[0]).toMatch(/^red-/);
+  });
+
+  it("fill their own gaps", () => {
+    expect(createsOf(planOf({ pool: blue, vms: seenBy("blue") }))).toEqual([0]);
+  });
+
+  it("drop no finalizer of each other when one of them is deleted", () => {
+    const plan = planOf({ pool: aPool({ name: "red", deleting: true }), vms: seenBy("red") });
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["red-0", "red-1"]);
+  });
+});
+
+describe("who controls a machine", () => {
+  it("is told by UID, not by name", () => {
+    expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms: [aVm(0, { pool: "earlier-uid" })] }).members).toEqual([]);
+  });
+
+  it("is the same whatever version of the pool API its reference names", () => {
+    const vm = aVm(0, { owners: [anOwner(POOL_UID, { apiVersion: "pool.kubevirt.io/v1alpha1" })] });
+    expect(planOf({ vms: [vm] }).members).toHaveLength(1);
+  });
+
+  it("is not a pool when the group is another's", () => {
+    const vm = aVm(0, { owners: [anOwner(POOL_UID, { apiVersion: "pool.example.com/v1" })], finalizers: [] });
+    expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms: [vm] })).toMatchObject({ members: [], actions: [] });
+  });
+
+  it("is written as the one controller that blocks the owner's deletion", () => {
+    expect(ownerReferenceTo(aPool(), "pool.kubevirt.io/v1beta1")).toEqual(anOwner(POOL_UID));
+  });
+
+  it("is asked of the labels of the machine, whatever else they say", () => {
+    const vms = [aVm(0, { labels: { ...LABELS, tier: "front" } })];
+    expect(planOf({ vms }).members).toHaveLength(1);
+  });
+});

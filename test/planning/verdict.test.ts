@@ -1,0 +1,315 @@
+import { describe, expect, it } from "vitest";
+import { describeProblems } from "../../shared/planning/errors.ts";
+import { type LabelSelector, parseSelector } from "../../shared/planning/selector.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+import { aPool, aSpec, aVm, type Json, LABELS, someVms } from "../support/builders.ts";
+import { planOf } from "./plans.ts";
+
+interface Illegal {
+  readonly it: string;
+  readonly spec: unknown;
+  /** What the message must name: the field, and what is expected. */
+  readonly says: readonly string[];
+}
+
+const template = (metadata: Json, spec: Json = { template: {} }) => ({ metadata, spec });
+
+const ILLEGAL: readonly Illegal[] = [
+  { it: "no spec", spec: undefined, says: ["spec"] },
+  { it: "a spec that is no object", spec: "yes", says: ["spec", "expected object"] },
+  { it: "negative replicas", spec: aSpec({ replicas: -1 }), says: ["spec.replicas", ">=0"] },
+  { it: "half a replica", spec: aSpec({ replicas: 1.5 }), says: ["spec.replicas", "int"] },
+  { it: "more replicas than an int32 holds", spec: aSpec({ replicas: 2 ** 31 }), says: ["spec.replicas"] },
+  { it: "replicas in words", spec: aSpec({ replicas: "3" }), says: ["spec.replicas", "expected number"] },
+  { it: "no selector", spec: aSpec({ selector: undefined }), says: ["spec.selector", "expected object"] },
+  { it: "a null selector", spec: aSpec({ selector: null }), says: ["spec.selector", "expected object"] },
+  {
+    it: "a selector with an unknown field",
+    spec: aSpec({ selector: { matchNames: {} } }),
+    says: ["spec.selector", "matchNames"],
+  },
+  {
+    it: "a selector that does not match the template",
+    spec: aSpec({ selector: { matchLabels: { app: "db" } } }),
+    says: ["spec.selector", 'selector "app=db"', 'are {"app":"web"}', "give the template the labels"],
+  },
+  {
+    it: "a template without labels",
+    spec: aSpec({ virtualMachineTemplate: template({}) }),
+    says: ["spec.selector", 'selector "app=web"', "are empty"],
+  },
+  {
+    it: "a selector that matches everything over a template without labels",
+    spec: aSpec({ selector: {}, virtualMachineTemplate: template({}) }),
+    says: ["spec.selector", "are empty"],
+  },
+  {
+    it: "an unknown selector operator",
+    spec: aSpec({ selector: { matchExpressions: [{ key: "app", operator: "Is", values: ["web"] }] } }),
+    says: ["spec.selector.matchExpressions[0].operator", "write In, NotIn, Exists or DoesNotExist"],
+  },
+  {
+    it: "an In without values",
+    spec: aSpec({ selector: { matchExpressions: [{ key: "app", operator: "In" }] } }),
+    says: ["spec.selector.matchExpressions[0].values", "must be specified when operator is In"],
+  },
+  {
+    it: "no template",
+    spec: aSpec({ virtualMachineTemplate: undefined }),
+    says: ["spec.virtualMachineTemplate", "expected object"],
+  },
+  {
+    it: "an empty template",
+    spec: aSpec({ virtualMachineTemplate: {} }),
+    says: ["spec.virtualMachineTemplate.spec", "expected object"],
+  },
+  {
+    it: "a template without an instance template",
+    spec: aSpec({ virtualMachineTemplate: template({ labels: LABELS }, {}) }),
+    says: ["spec.virtualMachineTemplate.spec.template", "expected object"],
+  },
+  {
+    it: "labels that are no text",
+    spec: aSpec({ virtualMachineTemplate: template({ labels: { app: 7 } }) }),
+    says: ["spec.virtualMachineTemplate.metadata.labels.app", "expected string"],
+  },
+  {
+    it: "a DataVolume template without a name",
+    spec: aSpec({
+      virtualMachineTemplate: template({ labels: LABELS }, { template: {}, dataVolumeTemplates: [{ metadata: {} }] }),
+    }),
+    says: ["spec.virtualMachineTemplate.spec.dataVolumeTemplates.0.metadata.name", "expected string"],
+  },
+  {
+    it: "an unknown sort policy",
+    spec: aSpec({ scaleInStrategy: { proactive: { selectionPolicy: { sortPolicy: "Biggest" } } } }),
+    says: ["spec.scaleInStrategy.proactive.selectionPolicy.sortPolicy", '"AscendingOrder"', '"Random"'],
+  },
+  {
+    it: "an unknown state preservation",
+    spec: aSpec({ scaleInStrategy: { opportunistic: { statePreservation: "Always" } } }),
+    says: ["spec.scaleInStrategy.opportunistic.statePreservation", '"Disabled"', '"Offline"', '"Online"'],
+  },
+  {
+    it: "two scale-in strategies",
+    spec: aSpec({ scaleInStrategy: { proactive: {}, unmanaged: {} } }),
+    says: ["spec.scaleInStrategy", "only one strategy", "unmanaged, proactive"],
+  },
+  {
+    it: "three update strategies",
+    spec: aSpec({ updateStrategy: { proactive: {}, opportunistic: {}, unmanaged: {} } }),
+    says: ["spec.updateStrategy", "only one strategy", "unmanaged, opportunistic, proactive"],
+  },
+  { it: "maxUnavailable 0", spec: aSpec({ maxUnavailable: 0 }), says: ["spec.maxUnavailable", "greater than 0"] },
+  {
+    it: "a negative maxUnavailable",
+    spec: aSpec({ maxUnavailable: -2 }),
+    says: ["spec.maxUnavailable", "greater than 0"],
+  },
+  {
+    it: "maxUnavailable in words without %",
+    spec: aSpec({ maxUnavailable: "3" }),
+    says: ["spec.maxUnavailable", "must end with %"],
+  },
+  {
+    it: "maxUnavailable 0%",
+    spec: aSpec({ maxUnavailable: "0%" }),
+    says: ["spec.maxUnavailable", "between 1 and 100"],
+  },
+  {
+    it: "maxUnavailable 101%",
+    spec: aSpec({ maxUnavailable: "101%" }),
+    says: ["spec.maxUnavailable", "between 1 and 100"],
+  },
+  {
+    it: "maxUnavailable 1.5%",
+    spec: aSpec({ maxUnavailable: "1.5%" }),
+    says: ["spec.maxUnavailable", "not an integer"],
+  },
+  { it: "maxUnavailable true", spec: aSpec({ maxUnavailable: true }), says: ["spec.maxUnavailable"] },
+  {
+    it: "a start-up threshold of 0",
+    spec: aSpec({ autohealing: { startUpFailureThreshold: 0 } }),
+    says: ["spec.autohealing.startUpFailureThreshold", ">=1"],
+  },
+  { it: "paused in words", spec: aSpec({ paused: "yes" }), says: ["spec.paused", "expected boolean"] },
+];
+
+describe("an illegal pool", () => {
+  for (const { it: name, spec, says } of ILLEGAL) {
+    it(`is held for ${name}, and the message names field and expectation`, () => {
+      const plan = planOf({ pool: aPool({ spec }), vms: [aVm(0), aVm(1, { terminating: true })] });
+      expect(plan).toMatchObject({ needs: [], actions: [], members: undefined });
+      expect(plan.reasons).toHaveLength(1);
+      expect(plan.reasons[0]).toMatch(/^held: /);
+      for (const part of says) expect(plan.reasons[0]).toContain(part);
+    });
+  }
+
+  it("is told all that is wrong with it", () => {
+    const verdict = judge(
+      aPool({ spec: aSpec({ maxUnavailable: "0%", scaleInStrategy: { proactive: {}, unmanaged: {} } }) }),
+    );
+    expect(verdict.legal ? [] : verdict.problems.map(({ field }) => field)).toEqual([
+      "spec.maxUnavailable",
+      "spec.scaleInStrategy",
+    ]);
+  });
+
+  it("is told at most 20 things", () => {
+    const matchExpressions = Array.from({ length: 50 }, () => ({ key: "", operator: "Is" }));
+    const verdict = judge(aPool({ spec: aSpec({ selector: { matchExpressions } }) }));
+    expect(verdict.legal ? 0 : verdict.problems.length).toBe(20);
+  });
+
+  it("is held when revision names would not fit a label", () => {
+    const name = "n".repeat(62);
+    expect(judge({ name, generation: 1, spec: aSpec() })).toMatchObject({ legal: false });
+    const plan = planOf({ pool: aPool({ name, spec: aSpec() }) });
+    expect(plan.reasons[0]).toContain("metadata.name");
+    expect(plan.reasons[0]).toContain("1 characters too long");
+    expect(plan.reasons[0]).toContain("63 characters; use a shorter name");
+  });
+
+  it("is held as soon as its generation has a digit too many", () => {
+    const name = "n".repeat(61);
+    expect(judge({ name, generation: 9, spec: aSpec() }).legal).toBe(true);
+    expect(judge({ name, generation: 10, spec: aSpec() }).legal).toBe(false);
+  });
+
+  it("goes on when it is repaired", () => {
+    expect(planOf({ pool: aPool({ spec: aSpec({ replicas: 2 }) }), vms: someVms(1) }).actions.length).toBeGreaterThan(
+      0,
+    );
+  });
+});
+
+const LEGAL: readonly { readonly it: string; readonly spec: Json }[] = [
+  { it: "nothing but what is required", spec: aSpec() },
+  { it: "a selector that matches everything", spec: aSpec({ selector: {} }) },
+  { it: "no replicas", spec: aSpec({ replicas: undefined }) },
+  { it: "maxUnavailable 1", spec: aSpec({ maxUnavailable: 1 }) },
+  { it: "maxUnavailable 100%", spec: aSpec({ maxUnavailable: "100%" }) },
+  { it: "maxUnavailable 007%, which the reference accepts", spec: aSpec({ maxUnavailable: "007%" }) },
+  { it: "maxUnavailable +5%, which the reference accepts", spec: aSpec({ maxUnavailable: "+5%" }) },
+  { it: "empty strategies", spec: aSpec({ scaleInStrategy: {}, updateStrategy: {}, autohealing: {} }) },
+  { it: "null strategies", spec: aSpec({ scaleInStrategy: null, updateStrategy: null, autohealing: null }) },
+  {
+    it: "one strategy and two nulls",
+    spec: aSpec({ scaleInStrategy: { proactive: {}, unmanaged: null, opportunistic: null } }),
+  },
+  { it: "fields that a newer KubeVirt may add", spec: aSpec({ shiny: { new: true } }) },
+];
+
+describe("a legal pool", () => {
+  for (const { it: name, spec } of LEGAL) {
+    it(`may have ${name}`, () => expect(judge(aPool({ spec }))).toMatchObject({ legal: true }));
+  }
+});
+
+interface SelectorCase {
+  readonly it: string;
+  readonly selector: LabelSelector;
+  readonly text: string;
+  readonly matches: readonly Readonly<Record<string, string>>[];
+  readonly misses: readonly Readonly<Record<string, string>>[];
+}
+
+const SELECTORS: readonly SelectorCase[] = [
+  { it: "nothing asked", selector: {}, text: "", matches: [{}, { a: "b" }], misses: [] },
+  { it: "nulls", selector: { matchLabels: null, matchExpressions: null }, text: "", matches: [{}], misses: [] },
+  {
+    it: "labels, in the order of their keys",
+    selector: { matchLabels: { b: "2", a: "1" } },
+    text: "a=1,b=2",
+    matches: [{ a: "1", b: "2", c: "3" }],
+    misses: [{ a: "1" }, { a: "1", b: "3" }, {}],
+  },
+  {
+    it: "an empty value",
+    selector: { matchLabels: { a: "" } },
+    text: "a=",
+    matches: [{ a: "" }],
+    misses: [{}, { a: "1" }],
+  },
+  {
+    it: "In, with sorted values",
+    selector: { matchExpressions: [{ key: "a", operator: "In", values: ["y", "x"] }] },
+    text: "a in (x,y)",
+    matches: [{ a: "x" }, { a: "y" }],
+    misses: [{ a: "z" }, {}],
+  },
+  {
+    it: "NotIn, which a missing label satisfies",
+    selector: { matchExpressions: [{ key: "a", operator: "NotIn", values: ["x"] }] },
+    text: "a notin (x)",
+    matches: [{ a: "y" }, {}],
+    misses: [{ a: "x" }],
+  },
+  {
+    it: "Exists",
+    selector: { matchExpressions: [{ key: "a", operator: "Exists" }] },
+    text: "a",
+    matches: [{ a: "" }],
+    misses: [{}, { b: "1" }],
+  },
+  {
+    it: "DoesNotExist",
+    selector: { matchExpressions: [{ key: "a", operator: "DoesNotExist", values: [] }] },
+    text: "!a",
+    matches: [{}, { b: "1" }],
+    misses: [{ a: "" }],
+  },
+  {
+    it: "both kinds together",
+    selector: { matchLabels: { "example.com/tier": "front" }, matchExpressions: [{ key: "a", operator: "Exists" }] },
+    text: "a,example.com/tier=front",
+    matches: [{ a: "1", "example.com/tier": "front" }],
+    misses: [{ "example.com/tier": "front" }],
+  },
+  {
+    it: "names that every JavaScript object has",
+    selector: { matchExpressions: [{ key: "constructor", operator: "Exists" }] },
+    text: "constructor",
+    matches: [{ constructor: "x" }],
+    misses: [{}],
+  },
+];
+
+describe("a selector", () => {
+  for (const { it: name, selector, text, matches, misses } of SELECTORS) {
+    it(`may ask for ${name}`, () => {
+      const { parsed, problems } = parseSelector(selector, "spec.selector");
+      expect(problems).toEqual([]);
+      expect(parsed.text).toBe(text);
+      for (const labels of matches) expect(parsed.matches(labels), JSON.stringify(labels)).toBe(true);
+      for (const labels of misses) expect(parsed.matches(labels), JSON.stringify(labels)).toBe(false);
+    });
+  }
+
+  const BAD: readonly { readonly it: string; readonly selector: LabelSelector; readonly field: string }[] = [
+    { it: "an empty key", selector: { matchLabels: { "": "x" } }, field: "f.matchLabels" },
+    { it: "a key with blanks", selector: { matchLabels: { "a b": "x" } }, field: "f.matchLabels" },
+    { it: "a key with two slashes", selector: { matchLabels: { "a/b/c": "x" } }, field: "f.matchLabels" },
+    { it: "a key of 64 characters", selector: { matchLabels: { ["k".repeat(64)]: "x" } }, field: "f.matchLabels" },
+    { it: "a value of 64 characters", selector: { matchLabels: { a: "v".repeat(64) } }, field: "f.matchLabels.a" },
+    { it: "a value that would split the text", selector: { matchLabels: { a: "x,b=y" } }, field: "f.matchLabels.a" },
+    {
+      it: "Exists with values",
+      selector: { matchExpressions: [{ key: "a", operator: "Exists", values: ["x"] }] },
+      field: "f.matchExpressions[0].values",
+    },
+    {
+      it: "an operator in lower case",
+      selector: { matchExpressions: [{ key: "a", operator: "in", values: ["x"] }] },
+      field: "f.matchExpressions[0].operator",
+    },
+  ];
+  for (const { it: name, selector, field } of BAD) {
+    it(`may not have ${name}`, () => {
+      const { problems } = parseSelector(selector, "f");
+      expect(problems.map((problem) => problem.field)).toEqual([field]);
+      expect(describeProblems(problems)).toContain(`${field}: `);
+    });
+  }
+});

@@ -1,0 +1,182 @@
+/** Builders of what the planner reads, through the schemas of the API's JSON; every field can be overridden, none is hidden. */
+import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger } from "../../shared/planning/claim.ts";
+import { type Pool, parsePool, parseVm, type Revision, type Vm } from "../../shared/planning/model.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, vmName } from "../../shared/planning/names.ts";
+import type { Observation } from "../../shared/planning/plan.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+
+/** 2026-11-22T10:00:00.000Z, the server's clock of every observation that does not say otherwise. */
+export const NOW = Date.UTC(2026, 10, 22, 10);
+export const POOL_UID = "11111111-aaaa-4bbb-8ccc-000000000001";
+export const OTHER_POOL_UID = "22222222-aaaa-4bbb-8ccc-000000000002";
+export const LABELS = { app: "web" } as const;
+/** What KubeVirt's own controller puts on every machine. */
+export const KUBEVIRT_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize";
+
+export type Json = Readonly<Record<string, unknown>>;
+
+/** The spec of a legal pool as a user writes it. */
+export function aSpec(overrides: Json = {}): Json {
+  return {
+    replicas: 3,
+    selector: { matchLabels: LABELS },
+    virtualMachineTemplate: {
+      metadata: { labels: LABELS },
+      spec: { runStrategy: "Always", template: { metadata: {}, spec: { domain: {} } } },
+    },
+    ...overrides,
+  };
+}
+
+export interface PoolOverrides {
+  readonly name?: string;
+  readonly uid?: string;
+  readonly generation?: number;
+  readonly deleting?: boolean;
+  readonly finalizers?: readonly string[];
+  readonly spec?: unknown;
+  readonly status?: Json;
+  /** The annotation of the last pass: `aClaim()` unless given; null for a pool that no pass has seen. */
+  readonly claim?: Claim | string | null;
+}
+
+/** A pool whose last pass left everything finished. */
+export function aPool(overrides: PoolOverrides = {}): Pool {
+  const { name = "web", uid = POOL_UID, generation = 1, deleting = false, claim = aClaim({ generation }) } = overrides;
+  const text = claim === null || typeof claim === "string" ? claim : formatClaim(claim);
+  const pool = parsePool({
+    apiVersion: "pool.kubevirt.io/v1beta1",
+    kind: "VirtualMachinePool",
+    metadata: {
+      name,
+      namespace: "default",
+      uid,
+      resourceVersion: "100",
+      generation,
+      ...(deleting ? { deletionTimestamp: "2026-11-22T09:59:00Z" } : {}),
+      finalizers: overrides.finalizers ?? [POOL_FINALIZER],
+      ...(text === null ? {} : { annotations: { [CLAIM_ANNOTATION]: text } }),
+    },
+    spec: "spec" in overrides ? overrides.spec : aSpec(),
+    ...(overrides.status === undefined ? {} : { status: overrides.status }),
+  });
+  if (pool === undefined) throw new Error("the builder's pool is not what the API promises");
+  return pool;
+}
+
+/** A pool with one field of its legal spec changed. */
+export function aPoolWith(spec: Json, overrides: PoolOverrides = {}): Pool {
+  return aPool({ spec: aSpec(spec), ...overrides });
+}
+
+export interface VmOverrides {
+  readonly poolName?: string;
+  /** Given by the ordinal unless named. */
+  readonly name?: string;
+  readonly uid?: string;
+  /** UID of the pool that controls it; null when none does. */
+  readonly pool?: string | null;
+  readonly owners?: readonly Json[];
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly revision?: string | null;
+  readonly finalizers?: readonly string[];
+  readonly terminating?: boolean;
+  readonly ready?: boolean;
+}
+
+/** A ready machine of the pool. */
+export function aVm(ordinal: number, overrides: VmOverrides = {}): Vm {
+  const { poolName = "web", pool = POOL_UID, revision = `${poolName}-1`, ready = true } = overrides;
+  const vm = parseVm(
+    {
+      apiVersion: "kubevirt.io/v1",
+      kind: "VirtualMachine",
+      metadata: {
+        name: overrides.name ?? vmName(poolName, ordinal),
+        namespace: "default",
+        uid: overrides.uid ?? aVmUid(ordinal),
+        resourceVersion: String(1_000 + ordinal),
+        labels: { ...(overrides.labels ?? LABELS), ...(revision === null ? {} : { [REVISION_LABEL]: revision }) },
+        finalizers: overrides.finalizers ?? [POOL_FINALIZER, KUBEVIRT_FINALIZER],
+        ownerReferences: overrides.owners ?? (pool === null ? [] : [anOwner(pool)]),
+        ...(overrides.terminating === true ? { deletionTimestamp: "2026-11-22T09:59:30Z" } : {}),
+      },
+      status: { conditions: [{ type: "Ready", status: ready ? "True" : "False" }] },
+    },
+    poolName,
+  );
+  if (vm === undefined) throw new Error("the builder's VM is not what the API promises");
+  return vm;
+}
+
+export function aVmUid(ordinal: number): string {
+  return `${(0xbeef0000 + ordinal).toString(16)}-0000-4000-8000-000000000000`;
+}
+
+/** The machines of ordinals 0, 1, … */
+export function someVms(count: number, overrides: VmOverrides = {}): readonly Vm[] {
+  return Array.from({ length: count }, (_, ordinal) => aVm(ordinal, overrides));
+}
+
+export function anOwner(uid: string, overrides: Json = {}): Json {
+  return {
+    apiVersion: "pool.kubevirt.io/v1beta1",
+    kind: "VirtualMachinePool",
+    name: "web",
+    uid,
+    controller: true,
+    blockOwnerDeletion: true,
+    ...overrides,
+  };
+}
+
+/** A claim in which nothing is unfinished. */
+export function aClaim(overrides: Partial<Claim> = {}): Claim {
+  return {
+    by: "test",
+    at: NOW - 60_000,
+    nonce: "nonce-1",
+    generation: 1,
+    since: { at: NOW - 3_600_000, generation: 1 },
+    create: new Map(),
+    delete: [],
+    waitUntil: undefined,
+    ...overrides,
+  };
+}
+
+export interface ObservationOverrides {
+  readonly now?: number;
+  readonly pool?: Pool;
+  /** Every VM of the namespace. */
+  readonly vms?: readonly Vm[];
+  /** The metadata of the namespace's VMs were not read. */
+  readonly narrow?: boolean;
+  readonly revision?: Revision | "absent" | undefined;
+  readonly ledger?: Ledger;
+}
+
+/** What a pass sees: the machines that the selector matches and, unless narrow, the metadata of all of the namespace. */
+export function anObservation(overrides: ObservationOverrides = {}): Observation {
+  const { now = NOW, pool = aPool(), vms = [], narrow = false, ledger = EMPTY_LEDGER } = overrides;
+  const verdict = judge(pool);
+  const selects = verdict.legal && !pool.deleting;
+  return {
+    now,
+    pool,
+    verdict,
+    selected: selects ? vms.filter(({ labels }) => verdict.selector.matches(labels)) : [],
+    namespaceVms: narrow ? undefined : vms.map((vm) => ({ ...vm, ready: false })),
+    revision: "revision" in overrides ? overrides.revision : "absent",
+    ledger,
+  };
+}
+
+/** Freezes a value and all that it holds, so that a mutation throws. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value);
+    for (const entry of Object.values(value)) deepFreeze(entry);
+  }
+  return value;
+}
