@@ -75,7 +75,6 @@ export function planPass(seen: Observation, limits: Limits): Plan {
   }
   const parts = sortMembership(seen.pool, verdict.selector, seen);
   const upkeep = planUpkeep(verdict.spec, parts);
-  if (parts.relabelled.length > 0) return { needs: [], ...upkeep, members: parts.members };
   const scale = planScale(seen, { spec: verdict.spec, parts, limits });
   return {
     needs: scale.needs,
@@ -125,7 +124,9 @@ function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step
   }
   const replicas = spec.replicas ?? 1;
   const paused = spec.paused === true;
-  const existing = parts.members.length;
+  // One that is still to be released counts until it is: its release may fail.
+  const owned = [...parts.members, ...parts.relabelled];
+  const existing = owned.length;
   const unfinished = unfinishedCreates(claim, { ledger, now });
   const mayCreate = !paused && existing < replicas && limits.createsMax > 0;
   if ((mayCreate || unfinished.size > 0) && seen.namespaceVms === undefined) {
@@ -137,7 +138,7 @@ function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step
   const surplus = paused || hold !== undefined ? 0 : Math.max(0, live.length - replicas);
   const out = planScaleOut({
     replicas: paused ? 0 : replicas,
-    members: parts.members,
+    owned,
     taken: parts.taken,
     unfinished,
     createsMax: limits.createsMax,

@@ -14,7 +14,7 @@ export interface ScaleOut {
 export interface ScaleOutInput {
   readonly replicas: number;
   /** Machines of the pool, terminating ones included: a replacement comes when the name is free. */
-  readonly members: readonly Vm[];
+  readonly owned: readonly Vm[];
   /** Ordinals whose name exists, whoever owns the object. */
   readonly taken: ReadonlySet<number>;
   /** Ordinal → time, see `unfinishedCreates`. */
@@ -26,9 +26,9 @@ export interface ScaleOutInput {
  * Repeats the creates that are unfinished, then takes the lowest free ordinals. One whose machine is there is counted by
  * it; one whose name another's object has keeps its place, for that object may go before the create lands.
  */
-export function planScaleOut({ replicas, members, taken, unfinished, createsMax }: ScaleOutInput): ScaleOut {
-  const wanted = Math.max(0, replicas - members.length);
-  const present = new Set(members.map(({ ordinal }) => ordinal));
+export function planScaleOut({ replicas, owned, taken, unfinished, createsMax }: ScaleOutInput): ScaleOut {
+  const wanted = Math.max(0, replicas - owned.length);
+  const present = new Set(owned.map(({ ordinal }) => ordinal));
   const mayLand = [...unfinished.keys()].filter((ordinal) => !present.has(ordinal)).sort((a, b) => a - b);
   if (mayLand.length > wanted) return { create: [], carried: unfinished, waits: true };
   const isTaken = (ordinal: number) => taken.has(ordinal) || unfinished.has(ordinal);

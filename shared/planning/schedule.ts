@@ -33,6 +33,7 @@ export function isUnsettled(pool: Pool): boolean {
   if (pool.deleting || claim === undefined || claim.generation !== pool.generation) return true;
   if (claim.create.size > 0 || claim.delete.length > 0 || claim.waitUntil !== undefined) return true;
   if (status?.conditions?.some(({ type }) => type === "ReplicaFailure") === true) return true;
+  if (isRecord(pool.spec) && pool.spec["paused"] === true) return false;
   const replicas = isRecord(pool.spec) ? (pool.spec["replicas"] ?? 1) : 1;
   return (status?.replicas ?? 0) !== replicas || (status?.readyReplicas ?? 0) !== replicas;
 }

@@ -118,6 +118,10 @@ describe("a pool that is deleted", () => {
   });
 
   it("does not drop its finalizer at once when its claim cannot be read", () => {
-    expect(kindsOf(planOf({ pool: aPool({ ...deleting, claim: "garbled" }) }))).not.toContain("dropPoolFinalizer");
+    expect(kindsOf(planOf({ pool: aPool({ ...deleting, claim: "garbled" }) }))).toEqual(["writeClaim"]);
+  });
+
+  it("is let go at once when it has no claim: nothing of ours is known to be under way", () => {
+    expect(kindsOf(planOf({ pool: aPool({ ...deleting, claim: null }) }))).toEqual(["dropPoolFinalizer"]);
   });
 });

@@ -157,8 +157,10 @@ const observationOf = (spec: fc.Arbitrary<unknown>): fc.Arbitrary<Observation> =
       deepFreeze(anObservation({ ...rest, pool: aPool({ spec: value, claim: text, deleting, finalizers }) })),
     );
 
-const legal = observationOf(legalSpec);
-const any = observationOf(fc.oneof({ arbitrary: legalSpec, weight: 3 }, { arbitrary: brokenSpec, weight: 1 }));
+const legalObservation = observationOf(legalSpec);
+const anyObservation = observationOf(
+  fc.oneof({ arbitrary: legalSpec, weight: 3 }, { arbitrary: brokenSpec, weight: 1 }),
+);
 
 /** The plan once all that it needs was read. */
 function fullPlan(seen: Observation, limit: Limits): Plan {
@@ -179,20 +181,20 @@ const check = (seen: fc.Arbitrary<Observation>, holds: (seen: Observation, limit
 
 describe("every plan", () => {
   it("is made without throwing, and needs at most two reads", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const first = planPass(seen, limit);
       if (first.needs.length > 0) expect(first.actions).toEqual([]);
       expect(fullPlan(seen, limit).needs).toEqual([]);
     }));
 
   it("is the same for the same observation (invariant 10)", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       expect(planPass(seen, limit)).toEqual(planPass(seen, limit));
     }));
 
   it("is the same whatever the order of the lists (invariant 10)", () =>
     fc.assert(
-      fc.property(any, limits, fc.infiniteStream(fc.nat()), (seen, limit, random) => {
+      fc.property(anyObservation, limits, fc.infiniteStream(fc.nat()), (seen, limit, random) => {
         const shuffled = (list: readonly Vm[]) =>
           list
             .map((vm) => ({ vm, key: random.next().value ?? 0 }))
@@ -207,7 +209,7 @@ describe("every plan", () => {
     ));
 
   it("touches only what is the pool's (invariants 1 and 6)", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
       const ours = membersOf(seen)
         .filter(({ terminating }) => !terminating)
@@ -227,7 +229,7 @@ describe("every plan", () => {
     }));
 
   it("has each machine as the target of at most one action", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
       const kinds = ["releaseVm", "dropVmFinalizer", "revokeDelete", "deleteVm"] as const;
       const targets = kinds.flatMap((kind) => namesOf(plan, kind));
@@ -235,14 +237,14 @@ describe("every plan", () => {
     }));
 
   it("never deletes more than the surplus (invariant 2)", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const deletes = deletesOf(fullPlan(seen, limit)).length;
       const live = membersOf(seen).filter(({ terminating }) => !terminating).length;
       expect(deletes).toBeLessThanOrEqual(Math.min(limit.deletesMax, Math.max(0, live - replicasOf(seen))));
     }));
 
   it("never creates more than the shortage, with all that may still land (invariant 3)", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
       const creates = createsOf(plan);
       if (creates.length === 0) return;
@@ -254,7 +256,7 @@ describe("every plan", () => {
     }));
 
   it("creates only names that nothing has, each once", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const creates = createsOf(fullPlan(seen, limit));
       const names = [...seen.selected, ...(seen.namespaceVms ?? [])].map(({ ordinal }) => ordinal);
       expect(new Set(creates).size).toBe(creates.length);
@@ -262,14 +264,14 @@ describe("every plan", () => {
     }));
 
   it("creates and deletes only in a legal pool that is neither paused nor on its way out (invariants 5 and 7)", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
       if (!isFree(seen)) expect([...createsOf(plan), ...deletesOf(plan)]).toEqual([]);
       if (!seen.verdict.legal && !seen.pool.deleting) expect(plan.actions).toEqual([]);
     }));
 
   it("claims before it acts, and revokes before it drops a claim", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
       const kinds = kindsOf(plan);
       const at = kinds.indexOf("writeClaim");
@@ -285,7 +287,7 @@ describe("every plan", () => {
     }));
 
   it("leaves no claimed delete of a live machine behind that it neither keeps nor revokes", () =>
-    check(legal, (seen, limit) => {
+    check(legalObservation, (seen, limit) => {
       const before = parseClaim(seen.pool.annotations?.[CLAIM_ANNOTATION]);
       const plan = fullPlan(seen, limit);
       const items = claimIn(plan);
@@ -300,7 +302,7 @@ describe("every plan", () => {
     }));
 
   it("writes a claim that can be read", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const items = claimIn(fullPlan(seen, limit));
       if (items === undefined) return;
       expect(items.create.size).toBeLessThanOrEqual(CLAIM_ITEMS_MAX);
@@ -309,7 +311,7 @@ describe("every plan", () => {
     }));
 
   it("is followed by an empty one when it only wrote the claim (invariant 8)", () =>
-    check(legal, (seen, limit) => {
+    check(legalObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
       const items = claimIn(plan);
       if (items === undefined || plan.actions.length > 1) return;
@@ -419,7 +421,7 @@ describe("every machine that is built", () => {
 
 describe("every status", () => {
   it("is settled once it is written", () =>
-    check(any, (seen, limit) => {
+    check(anyObservation, (seen, limit) => {
       const { members } = fullPlan(seen, limit);
       const input = { now: seen.now, pool: seen.pool, verdict: seen.verdict, members, failures: [] };
       const { status } = reportStatus(input);
