@@ -55,7 +55,11 @@ export function createFifoQueue({ delayMs, visibilityMs, retentionMs, receiptsMa
       return messages.length;
     },
     send(outgoing, now) {
-      for (const [id, expiresAt] of deduplicated) if (expiresAt <= now) deduplicated.delete(id);
+      // Ids stand in the order in which they expire, so the walk ends at the first that has not.
+      for (const [id, expiresAt] of deduplicated) {
+        if (expiresAt > now) break;
+        deduplicated.delete(id);
+      }
       const deduplicationId = deduplicationIdOf(outgoing);
       if (deduplicated.has(deduplicationId)) return;
       deduplicated.set(deduplicationId, now + DEDUPLICATION_MS);

@@ -1,0 +1,117 @@
+/** A TLS proxy before an API server that ends its client at the n-th request of a kind: before it goes on, or before its answer does. */
+import { once } from "node:events";
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
+import { createServer, Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import type { KeyPair } from "../../infra/local/control-plane/certificates.ts";
+import { parseJson } from "../../shared/planning/json.ts";
+
+export interface ProxyRequest {
+  readonly method: string;
+  /** Without the query. */
+  readonly path: string;
+  /** Parsed JSON; undefined where there is none. */
+  readonly body: unknown;
+}
+
+export interface CrashPoint {
+  readonly matches: (request: ProxyRequest) => boolean;
+  /** Counted from the arming on, beginning with 1. */
+  readonly nth: number;
+  /** `before` the server gets the request, or `after` it has answered; the client hears nothing in either case. */
+  readonly when: "before" | "after";
+  /** Ends the client. */
+  readonly crash: () => Promise<void>;
+}
+
+export interface CrashProxy {
+  readonly server: string;
+  /** Settles when the client has been ended. */
+  arm(point: CrashPoint): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface ProxyOptions {
+  /** The API server. */
+  readonly upstream: string;
+  readonly ca: KeyPair;
+  /** Of the proxy itself, for 127.0.0.1. */
+  readonly serving: KeyPair;
+  /** Lists of pools of all namespaces are narrowed to this one, so that the client has the cluster for itself. */
+  readonly namespace: string;
+}
+
+const ALL_POOLS = /^(\/apis\/pool\.kubevirt\.io\/[^/]+)\/virtualmachinepools\b/;
+
+interface Armed extends CrashPoint {
+  seen: number;
+  readonly struck: () => void;
+}
+
+export async function startCrashProxy({ upstream, ca, serving, namespace }: ProxyOptions): Promise<CrashProxy> {
+  const agent = new HttpsAgent({ keepAlive: true, ca: ca.certificate });
+  let armed: Armed | undefined;
+  const strike = async (point: Armed) => {
+    await point.crash();
+    point.struck();
+  };
+  const serve = async (incoming: IncomingMessage, response: ServerResponse) => {
+    const body = await readAll(incoming);
+    const { method = "GET", url = "/" } = incoming;
+    const path = url.replace(ALL_POOLS, `$1/namespaces/${namespace}/virtualmachinepools`);
+    const request = { method, path: path.split("?")[0] ?? "", body: parseJson(body.toString("utf8")) };
+    const point = armed?.matches(request) && ++armed.seen === armed.nth ? armed : undefined;
+    if (point !== undefined) armed = undefined;
+    if (point?.when === "before") return strike(point);
+    const answer = await forward(upstream, { agent, method, path, headers: incoming.headers, body });
+    if (point !== undefined) return strike(point);
+    response.writeHead(answer.status, answer.headers).end(answer.body);
+  };
+  const server = createServer({ cert: serving.certificate, key: serving.key }, (incoming, response) => {
+    // A client that was ended hangs up, and a request of it that was under way has no one to be answered to.
+    serve(incoming, response).catch(() => response.destroy());
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("a TCP listener without a port");
+  return {
+    server: `https://127.0.0.1:${address.port}`,
+    arm(point) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      armed = { ...point, seen: 0, struck: resolve };
+      return promise;
+    },
+    async close() {
+      const closed = once(server, "close");
+      server.close();
+      server.closeAllConnections();
+      await closed;
+      agent.destroy();
+    },
+  };
+}
+
+interface Forwarded {
+  readonly agent: HttpsAgent;
+  readonly method: string;
+  readonly path: string;
+  readonly headers: IncomingHttpHeaders;
+  readonly body: Buffer;
+}
+
+async function forward(upstream: string, { body, ...options }: Forwarded) {
+  const { hostname, port, host } = new URL(upstream);
+  const headers = { ...options.headers, host };
+  const request = httpsRequest({ ...options, hostname, port, headers });
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  request.on("response", resolve).on("error", reject).end(body);
+  const answer = await promise;
+  const { "transfer-encoding": _encoding, connection: _connection, ...kept } = answer.headers;
+  return { status: answer.statusCode ?? 502, headers: kept, body: await readAll(answer) };
+}
+
+async function readAll(stream: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of stream) if (Buffer.isBuffer(chunk)) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}

@@ -1,0 +1,326 @@
+/** A cluster with the functions for one test file: control plane, custom resources, stand-in, runtime; and short ways to use it. */
+import { randomUUID } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { TestContext } from "vitest";
+import { createReconcile, type ReconcileDeps } from "../../functions/reconcile.ts";
+import { findBinaries } from "../../infra/local/control-plane/binaries.ts";
+import { type ControlPlane, startControlPlane } from "../../infra/local/control-plane/control-plane.ts";
+import { applyManifests, readManifests, waitForCrds } from "../../infra/local/control-plane/manifests.ts";
+import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
+import { startRuntime } from "../../infra/local/runtime/runtime.ts";
+import { startStandIn } from "../../infra/local/stand-in/stand-in.ts";
+import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { Meter } from "../../shared/clusters/cluster.ts";
+import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
+import { createDirectory } from "../../shared/clusters/directory.ts";
+import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
+import type { Registry } from "../../shared/clusters/registry.ts";
+import type { Fields, Logger } from "../../shared/runtime/logger.ts";
+import { type CommandOutcome, run } from "./command.ts";
+import { type KubeObject, parseList, parseObject } from "./objects.ts";
+
+/** The first run of all may build the programs. */
+export const WORLD_TIMEOUT_MS = 30 * 60_000;
+const CLUSTER_NAME = "local";
+/** The same cluster, of which passes only plan. */
+const OBSERVED_NAME = "observed";
+const CRDS = ["virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools"];
+const REQUEST_TIMEOUT_MS = 30_000;
+/** What the functions log when something happens that should not. */
+const FAULTS = new Set(["pass failed", "function failed", "resync failed", "dead letter", "message is not a wake-up"]);
+
+/** Folder of the project. */
+export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+
+export interface WorldOptions {
+  /** Plays KubeVirt's part. */
+  readonly standIn?: boolean;
+  /** Drives the functions by the schedule. */
+  readonly functions?: boolean;
+}
+
+export interface LogLine {
+  readonly level: keyof Logger;
+  readonly message: string;
+  readonly fields: Fields;
+}
+
+/** What one pass has cost and decided. */
+export interface SeenPass {
+  readonly pool: PoolPlace;
+  readonly result: PassResult;
+  readonly meter: Readonly<Meter>;
+}
+
+export interface PoolPlace {
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface PassOptions {
+  /** With the metadata of all machines of the namespace. */
+  readonly wide: boolean;
+  /** Looks and plans, but writes nothing. */
+  readonly observe?: boolean;
+}
+
+/** The part of a test's context by which it cleans up; tests that run concurrently each have their own. */
+export type Finishing = Pick<TestContext, "onTestFinished">;
+
+export interface KubectlOptions {
+  readonly stdin?: string;
+  /** Beside the usual ones. */
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+export interface World {
+  readonly dir: string;
+  readonly access: ClusterAccess;
+  readonly connection: Connection;
+  readonly kubeconfigPath: string;
+  /** What the functions logged, oldest first. */
+  readonly logged: readonly LogLine[];
+  /** Passes of the functions that the schedule drives, oldest first. */
+  readonly passes: readonly SeenPass[];
+  /** Runs kubectl as a user would; what it printed. Throws what it said when it failed. */
+  kubectl(...args: readonly string[]): Promise<string>;
+  tryKubectl(args: readonly string[], options?: KubectlOptions): Promise<CommandOutcome>;
+  /** A new namespace; it stays, unless it is given the test at whose end it is deleted. */
+  aNamespace(test?: Finishing): Promise<Namespace>;
+  /** The namespace of that name, which stays. */
+  namespace(name: string): Namespace;
+  /** Runs one pass of a pool by the exported handler, apart from the schedule's. */
+  runPass(pool: PoolPlace, options: PassOptions): Promise<SeenPass>;
+  /** Another deployment's runtime on the same cluster. */
+  startFunctions(deployment: string): { stop(): Promise<void> };
+  /** Stops everything; throws when a function has failed for a reason that it did not know. */
+  stop(): Promise<void>;
+}
+
+export interface Namespace {
+  readonly name: string;
+  /** Runs kubectl in the namespace. */
+  kubectl(...args: readonly string[]): Promise<string>;
+  /** `kubectl create -f -`. */
+  create(...objects: readonly object[]): Promise<void>;
+  pool(name: string): Promise<KubeObject | undefined>;
+  machine(name: string): Promise<KubeObject | undefined>;
+  machines(): Promise<readonly KubeObject[]>;
+  /** Any object by its group and version (`apis/apps/v1`), plural and name. */
+  find(groupVersion: string, plural: string, name: string): Promise<KubeObject | undefined>;
+  list(groupVersion: string, plural: string): Promise<readonly KubeObject[]>;
+}
+
+/** Starts everything in a temporary folder. */
+export async function startWorld({ standIn = true, functions = true }: WorldOptions = {}): Promise<World> {
+  const dir = await mkdtemp(join(tmpdir(), "end-to-end-"));
+  const signal = new AbortController().signal;
+  const binaries = await findBinaries({ env: process.env, onProgress: () => undefined, signal });
+  const plane = await startPlane(dir, binaries);
+  const connection = openConnection(plane.access);
+  const logged: LogLine[] = [];
+  const logger = createListLogger(logged);
+  const passes: SeenPass[] = [];
+  const onPass: ReconcileDeps["onPass"] = (pool, result, meter) =>
+    void passes.push({ pool, result, meter: { ...meter } });
+  const cleanups: (() => Promise<void>)[] = [() => plane.stop(), () => connection.close()];
+  if (standIn) {
+    const running = await startStandIn({ connection, log: logger, signal });
+    cleanups.push(() => running.stop());
+  }
+  const startFunctions = (deployment: string) => startRuntimeFor(plane.access, { deployment, logger, onPass });
+  if (functions) {
+    const runtime = startFunctions(CLUSTER_NAME);
+    cleanups.push(() => runtime.stop());
+  }
+  const runner = createPassRunner(plane.access, logger);
+  cleanups.push(() => runner.close());
+  const env = { ...process.env, HOME: dir, KUBECONFIG: plane.kubeconfigPath };
+  const tryKubectl = (args: readonly string[], options: KubectlOptions = {}) =>
+    run(binaries.kubectl, args, { stdin: options.stdin ?? "", env: { ...env, ...options.env } });
+  const client: Client = { connection, tryKubectl };
+  return {
+    dir,
+    access: plane.access,
+    connection,
+    kubeconfigPath: plane.kubeconfigPath,
+    logged,
+    passes,
+    kubectl: (...args) => kubectl(client, args),
+    tryKubectl,
+    aNamespace: (test) => createNamespace(client, test),
+    namespace: (name) => namespaceOf(client, name),
+    runPass: runner.run,
+    startFunctions,
+    async stop() {
+      for (const cleanup of cleanups.toReversed()) await cleanup();
+      await rm(dir, { recursive: true, force: true });
+      const faults = logged.filter(({ message }) => FAULTS.has(message));
+      if (faults.length > 0) throw new Error(`the functions failed: ${JSON.stringify(faults.slice(0, 5))}`);
+    },
+  };
+}
+
+/** A control plane that serves the custom resources before its controllers start. */
+export async function startPlane(
+  dir: string,
+  binaries: Parameters<typeof startControlPlane>[0]["binaries"],
+): Promise<ControlPlane> {
+  const manifests = await Promise.all(CRDS.map((name) => readManifests(join(ROOT, `infra/local/crds/${name}.yaml`))));
+  const crds = manifests.flat();
+  return startControlPlane({
+    dir,
+    binaries,
+    onProgress: () => undefined,
+    signal: new AbortController().signal,
+    beforeControllers: async (access, signal) => {
+      const connection = openConnection(access);
+      await applyManifests(connection, crds, { signal });
+      await waitForCrds(connection, crds, { signal });
+      await connection.close();
+    },
+  });
+}
+
+interface Client {
+  readonly connection: Connection;
+  readonly tryKubectl: World["tryKubectl"];
+}
+
+async function kubectl({ tryKubectl }: Client, args: readonly string[], stdin = ""): Promise<string> {
+  const { ok, stdout, stderr } = await tryKubectl(args, { stdin });
+  if (!ok) throw new Error(`kubectl ${args.join(" ")}: ${stderr}`);
+  return stdout;
+}
+
+async function createNamespace(client: Client, test: Finishing | undefined): Promise<Namespace> {
+  const name = `test-${randomUUID().slice(0, 8)}`;
+  const signal = () => AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+  const body = { apiVersion: "v1", kind: "Namespace", metadata: { name } };
+  const { send } = client.connection;
+  const { status } = await send({ method: "POST", path: "/api/v1/namespaces", body, signal: signal() });
+  if (status !== 201) throw new Error(`the namespace ${name} was refused: ${status}`);
+  test?.onTestFinished(async () => {
+    await send({ method: "DELETE", path: `/api/v1/namespaces/${name}`, signal: signal() });
+  });
+  return namespaceOf(client, name);
+}
+
+function namespaceOf(client: Client, name: string): Namespace {
+  const read = async (path: string): Promise<unknown> => {
+    const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+    const { status, body } = await client.connection.send({ method: "GET", path, signal });
+    if (status === 404) return undefined;
+    if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body)}`);
+    return body;
+  };
+  const find: Namespace["find"] = async (groupVersion, plural, object) => {
+    const body = await read(`/${groupVersion}/namespaces/${name}/${plural}/${object}`);
+    return body === undefined ? undefined : parseObject(body);
+  };
+  const list: Namespace["list"] = async (groupVersion, plural) =>
+    parseList(await read(`/${groupVersion}/namespaces/${name}/${plural}`)).items;
+  return {
+    name,
+    kubectl: (...args) => kubectl(client, ["--namespace", name, ...args]),
+    async create(...objects) {
+      const stdin = JSON.stringify({ apiVersion: "v1", kind: "List", items: objects });
+      await kubectl(client, ["--namespace", name, "create", "-f", "-"], stdin);
+    },
+    pool: (pool) => find("apis/pool.kubevirt.io/v1beta1", "virtualmachinepools", pool),
+    machine: (machine) => find("apis/kubevirt.io/v1", "virtualmachines", machine),
+    machines: () => list("apis/kubevirt.io/v1", "virtualmachines"),
+    find,
+    list,
+  };
+}
+
+function createListLogger(lines: LogLine[]): Logger {
+  const write =
+    (level: LogLine["level"]) =>
+    (message: string, fields: Fields = {}) => {
+      if (level !== "debug") lines.push({ level, message, fields });
+    };
+  return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
+}
+
+function registryOf(clusters: Readonly<Record<string, ClusterAccess>>): Registry {
+  return {
+    names: async () => Object.keys(clusters),
+    access: async (name) => clusters[name],
+    webhook: async () => undefined,
+  };
+}
+
+function startRuntimeFor(
+  access: ClusterAccess,
+  options: Pick<Parameters<typeof startRuntime>[0], "deployment" | "logger" | "onPass">,
+) {
+  return startRuntime({
+    ...options,
+    registry: registryOf({ [CLUSTER_NAME]: access }),
+    resyncSeconds: 1,
+    wakeEverything: true,
+  });
+}
+
+/** One warm instance of `reconcile` whose wake-ups and facts go nowhere. */
+function createPassRunner(access: ClusterAccess, logger: Logger) {
+  const now = Date.now;
+  const registry = registryOf({ [CLUSTER_NAME]: access, [OBSERVED_NAME]: { ...access, mode: "observe" } });
+  const directory = createDirectory({ registry, now });
+  const runPass = async (pool: PoolPlace, options: PassOptions): Promise<SeenPass> => {
+    const { promise, resolve } = Promise.withResolvers<SeenPass>();
+    const deps: ReconcileDeps = {
+      directory,
+      wakeUps: { send: async () => [] },
+      facts: { publishReconciled: async () => true },
+      deployment: CLUSTER_NAME,
+      stopped: false,
+      now,
+      sleep: async () => undefined,
+      nonce: randomUUID,
+      logger,
+      onPass: (_key, result, meter) => resolve({ pool, result, meter: { ...meter } }),
+    };
+    const handler = createReconcile(() => deps);
+    const response = await handler(passEvent(pool, options), lambdaContext("reconcile", 60_000));
+    if (response.batchItemFailures.length > 0) throw new Error("the pass failed");
+    return promise;
+  };
+  return {
+    run: runPass,
+    async close() {
+      for (const name of await directory.names()) await (await directory.find(name))?.connection.close();
+    },
+  };
+}
+
+/** What Lambda's poller makes of one wake-up. */
+function passEvent({ namespace, name }: PoolPlace, { wide, observe = false }: PassOptions): object {
+  const cause = wide ? "sweep" : "resync";
+  const cluster = observe ? OBSERVED_NAME : CLUSTER_NAME;
+  return {
+    Records: [
+      {
+        messageId: randomUUID(),
+        receiptHandle: "receipt",
+        body: JSON.stringify({ version: 1, cluster, namespace, name, cause, attempt: 0 }),
+        attributes: {
+          ApproximateReceiveCount: "1",
+          SentTimestamp: String(Date.now()),
+          SenderId: "test",
+          ApproximateFirstReceiveTimestamp: String(Date.now()),
+        },
+        messageAttributes: {},
+        md5OfBody: "",
+        eventSource: "aws:sqs",
+        eventSourceARN: "arn:aws:sqs:local:000000000000:passes.fifo",
+        awsRegion: "local",
+      },
+    ],
+  };
+}
