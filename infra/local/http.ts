@@ -1,7 +1,8 @@
-/** The HTTP listener of `npm start` on 127.0.0.1: the token is checked here, the routes of the functions join as they come to exist. */
+/** The HTTP listener of `npm start` on 127.0.0.1: the token is checked here; what lies behind it are the functions' routes. */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { errorCode, SetupError } from "./control-plane/setup-error.ts";
+import { type Route, serveRoutes } from "./routes.ts";
 
 export interface HttpListener {
   readonly url: string;
@@ -13,11 +14,13 @@ export interface HttpOptions {
   /** Bearer token that every request but the health check must carry. */
   readonly token: string;
   readonly isReady: () => boolean;
+  /** Asked at each request, since the listener is there before the functions are. */
+  readonly routes: () => readonly Route[];
 }
 
 /** Listens, or throws `SetupError` when the port is in use. */
-export async function listen({ port, token, isReady }: HttpOptions): Promise<HttpListener> {
-  const server = createServer((request, response) => answer(request, response, { token, isReady }));
+export async function listen({ port, ...rest }: HttpOptions): Promise<HttpListener> {
+  const server = createServer((request, response) => answer(request, response, rest));
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => reject(describeListenError(error, port)));
     server.listen(port, "127.0.0.1", resolve);
@@ -35,19 +38,21 @@ export async function listen({ port, token, isReady }: HttpOptions): Promise<Htt
 function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { token, isReady }: Pick<HttpOptions, "token" | "isReady">,
+  { token, isReady, routes }: Omit<HttpOptions, "port">,
 ): void {
-  request.resume();
   if (request.url === "/healthz") {
+    request.resume();
     response.writeHead(isReady() ? 200 : 503, { "content-type": "text/plain" }).end(isReady() ? "ok" : "starting");
     return;
   }
-  const authorized = isSame(request.headers.authorization ?? "", `Bearer ${token}`);
-  const [status, title] = authorized
-    ? [404, "there is nothing at this path"]
-    : [401, "a bearer token is needed: it is in the file token"];
-  response.writeHead(status, { "content-type": "application/problem+json" });
-  response.end(JSON.stringify({ type: "about:blank", status, title }));
+  if (isSame(request.headers.authorization ?? "", `Bearer ${token}`)) {
+    void serveRoutes(routes(), request, response).catch(() => response.destroy());
+    return;
+  }
+  request.resume();
+  const title = "a bearer token is needed: it is in the file token";
+  response.writeHead(401, { "content-type": "application/problem+json", "www-authenticate": "Bearer" });
+  response.end(JSON.stringify({ type: "about:blank", status: 401, title }));
 }
 
 /** Compares digests, which are of equal length, in constant time. */

@@ -29,7 +29,7 @@ import { startStandIn } from "./stand-in/stand-in.ts";
 const CLUSTER_NAME = "local";
 const DEPLOYMENT = "local";
 const EXAMPLE = "infra/examples/vm-pool-cirros.yaml";
-const CRDS = ["virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools"];
+const CRDS = ["virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools", "podmetrics"];
 const POOL_PATH = "/apis/pool.kubevirt.io/v1beta1/namespaces/default/virtualmachinepools";
 const POOL_NAME = "vm-pool-cirros";
 const READY_TIMEOUT_MS = 120_000;
@@ -107,7 +107,8 @@ async function serve(session: Session): Promise<number> {
   });
   const token = await ensureToken(join(dir, "token"));
   let ready = false;
-  const http = await listen({ port: options.port, token, isReady: () => ready });
+  let routes: LocalRuntime["routes"] = [];
+  const http = await listen({ port: options.port, token, isReady: () => ready, routes: () => routes });
   session.cleanups.push(() => http.close());
   const cluster =
     options.kubeconfig === undefined
@@ -115,6 +116,7 @@ async function serve(session: Session): Promise<number> {
       : await useCluster(session, options.kubeconfig);
   const runtime = await startFunctions(session, { dir, cluster });
   session.cleanups.push(() => runtime.stop());
+  routes = runtime.routes;
   await connectEvents(session, cluster, runtime);
   if (options.example) await createExample(cluster.connection, signal);
   const good = options.example ? await showPool(session, cluster.connection) : true;

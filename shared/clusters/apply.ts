@@ -1,4 +1,5 @@
 /** Does what a plan says, in its order, and collects every outcome. Decides nothing but when to stop. */
+import { announceAdvice } from "../planning/advice.ts";
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
 import { isRecord } from "../planning/json.ts";
 import type { Vm } from "../planning/model.ts";
@@ -317,8 +318,9 @@ function resourceVersionOf(object: unknown): string | undefined {
 /** The Kubernetes Events that tell what was done. */
 export function announceOutcomes(seen: Observation, outcomes: readonly Outcome[]): Announcement[] {
   const { namespace, name: poolName } = seen.pool;
-  return outcomes.flatMap(({ action, result }): Announcement[] => {
+  return outcomes.flatMap(({ action, result }): readonly Announcement[] => {
     if (result !== "done") return [];
+    if (action.kind === "writeClaim") return announceAdvice(seen.pool, seen.verdict);
     if (action.kind === "createVm") {
       const message = `Created VM ${namespace}/${vmName(poolName, action.ordinal)}`;
       return [{ type: "Normal", reason: "SuccessfulCreate", message, key: `${seen.now}` }];

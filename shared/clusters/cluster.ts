@@ -76,14 +76,19 @@ export interface Preconditions {
 }
 
 export interface Cluster {
-  get(type: ResourceType, at: ObjectPlace): Promise<Answer<unknown>>;
+  get(type: ResourceType, at: ObjectPlace, subresource?: "scale"): Promise<Answer<unknown>>;
   /** A consistent list of all pages; never from a cache. */
   list(type: ResourceType, at: Place, options?: ListOptions): Promise<Answer<readonly unknown[]>>;
   create(type: ResourceType, at: { readonly namespace: string }, object: object): Promise<Answer<unknown>>;
-  patch(type: ResourceType, at: ObjectPlace, patch: Patch, subresource?: "status"): Promise<Answer<unknown>>;
+  patch(type: ResourceType, at: ObjectPlace, patch: Patch, subresource?: "status" | "scale"): Promise<Answer<unknown>>;
   delete(type: ResourceType, at: ObjectPlace, preconditions: Preconditions): Promise<Answer<unknown>>;
   /** The newest pool API version that is served, such as `v1beta1`. */
   poolVersion(): Promise<Answer<string>>;
+}
+
+/** With what no pass does: only the scale is ever put as a whole. */
+export interface ScalableCluster extends Cluster {
+  replace(type: ResourceType, at: ObjectPlace, object: object, subresource: "scale"): Promise<Answer<unknown>>;
 }
 
 /** What a pass has cost. */
@@ -119,11 +124,11 @@ const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.
 const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
 
 /** The verbs over one transport. */
-export function createCluster(options: ClusterOptions): Cluster {
+export function createCluster(options: ClusterOptions): ScalableCluster {
   const call = (request: Omit<ApiRequest, "signal">) => exchange(request, options);
   return {
-    async get(type, at) {
-      const answer = await call({ method: "GET", path: pathOf(type, at, at.name) });
+    async get(type, at, subresource) {
+      const answer = await call({ method: "GET", path: pathOf(type, at, at.name, subresource) });
       // The object may be gone, or the API version that was discovered: the next pass finds out which.
       if (!answer.ok && answer.failure.kind === "notFound" && type.group === POOL_GROUP)
         options.cache.poolVersion = undefined;
@@ -137,6 +142,12 @@ export function createCluster(options: ClusterOptions): Cluster {
         path: `${pathOf(type, at, at.name, subresource)}?${writeQuery()}`,
         body: patch.type === "json" ? patch.operations : patch.body,
         contentType: patch.type === "json" ? "application/json-patch+json" : "application/merge-patch+json",
+      }),
+    replace: (type, at, object, subresource) =>
+      call({
+        method: "PUT",
+        path: `${pathOf(type, at, at.name, subresource)}?${writeQuery()}`,
+        body: object,
       }),
     delete: (type, at, { uid, resourceVersion }) =>
       call({

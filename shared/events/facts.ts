@@ -1,9 +1,12 @@
 /** Facts on the bus: what has happened, as EventBridge events with a schema version. */
 import { EventBridgeClient, PutEventsCommand, type PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
 import * as z from "zod";
+import { OBJECT_NAME } from "../planning/names.ts";
+import { REPLICAS_MAX } from "../planning/scale-request.ts";
 
 export const FACT_SOURCE = "vmpool-functions";
 export const RECONCILED = "Virtual Machine Pool Reconciled";
+export const SCALE_REQUESTED = "Virtual Machine Pool Scale Requested";
 const SEND_ATTEMPTS_MAX = 3;
 
 const conditionSchema = z.object({
@@ -43,6 +46,26 @@ export const reconciledSchema = z.object({
   complete: z.boolean(),
 });
 export type Reconciled = z.infer<typeof reconciledSchema>;
+
+const objectNameSchema = z.string().regex(OBJECT_NAME, "expected the name of a Kubernetes object");
+const replicasSchema = z.int().min(0).max(REPLICAS_MAX);
+
+/** Detail of `Virtual Machine Pool Scale Requested`, which anybody may send. Closed, so that no condition is lost to a slip of the pen. */
+export const scaleRequestedSchema = z.strictObject({
+  version: z.literal(1),
+  cluster: z.string().min(1).max(63),
+  namespace: objectNameSchema,
+  name: objectNameSchema,
+  replicas: replicasSchema,
+  /** RFC 3339. */
+  requestedAt: z.iso.datetime({ offset: true }).transform((text) => Date.parse(text)),
+  /** The request counts only while `spec.replicas` is this. */
+  expectedReplicas: replicasSchema.optional(),
+  /** `replicas` is moved into these bounds. */
+  minReplicas: replicasSchema.optional(),
+  maxReplicas: replicasSchema.optional(),
+});
+export type ScaleRequested = z.output<typeof scaleRequestedSchema>;
 
 /** Publishes facts; false when it could not. */
 export interface Facts {

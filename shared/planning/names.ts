@@ -9,6 +9,8 @@ export const REVISION_LABEL = "kubevirt.io/vm-pool-revision-name";
 export const CLAIM_ANNOTATION = "vmpool-functions/pass";
 /** On a VM: changed to make a late delete of ours miss, see `claim.ts`. */
 export const REVOKED_ANNOTATION = "vmpool-functions/revoked";
+/** A DNS subdomain, the form of names of objects and namespaces; 253 characters at most. */
+export const OBJECT_NAME = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
 /** Length limit of a Kubernetes label value. */
 export const LABEL_VALUE_LENGTH_MAX = 63;
 /** Ordinals beyond this are not ours to parse; a JavaScript number holds them exactly. */

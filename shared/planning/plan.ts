@@ -1,4 +1,5 @@
 /** Decides what one pool needs next; performs no I/O. The one entry to all other rules of this folder. */
+import { adviseOwner } from "./advice.ts";
 import {
   type Claim,
   type ClaimItems,
@@ -79,7 +80,7 @@ export function planPass(seen: Observation, limits: Limits): Plan {
   return {
     needs: scale.needs,
     actions: scale.needs.length > 0 ? [] : [...upkeep.actions, ...scale.actions],
-    reasons: [...upkeep.reasons, ...scale.reasons],
+    reasons: [...upkeep.reasons, ...scale.reasons, ...adviseOwner(seen.pool, verdict)],
     members: parts.members,
   };
 }

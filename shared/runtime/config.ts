@@ -17,6 +17,7 @@ export const reconcileConfigSchema = common.extend({
 export const statusConfigSchema = common;
 export const admissionConfigSchema = common;
 export const webhookConfigSchema = common;
+export const scaleConfigSchema = common;
 export const resyncConfigSchema = common.extend({
   /** How often a settled pool is looked at. */
   RESYNC_SETTLED_MINUTES: z.coerce.number().int().min(1).max(1_440).default(10),

@@ -333,7 +333,17 @@ describe("npm start with --kubeconfig", () => {
     const before = await namespace.pool("pool");
     const dir = aDir();
     const serve = async (...args: readonly string[]) =>
-      npmStart(["--dir", dir, "--port", await aPort(), "--kubeconfig", world.kubeconfigPath, ...args]);
+      npmStart([
+        "--dir",
+        dir,
+        "--port",
+        await aPort(),
+        "--kubeconfig",
+        world.kubeconfigPath,
+        "--resync-seconds",
+        "1",
+        ...args,
+      ]);
 
     const planning = await serve();
     try {

@@ -6,7 +6,7 @@ import { parse } from "yaml";
 import { eventually } from "../support/eventually.ts";
 import { machineNames, namesOf } from "../support/objects.ts";
 import { aPool, POOL_LABEL } from "../support/pool-manifests.ts";
-import { untilReady } from "../support/until.ts";
+import { untilMachines, untilReady, untilStatus } from "../support/until.ts";
 import { type Namespace, ROOT, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
 
 const EXAMPLE = join(ROOT, "infra/examples/vm-pool-cirros.yaml");
@@ -116,14 +116,6 @@ describe("the guide's example", () => {
     }
   });
 
-  it("is followed by a horizontal pod autoscaler that keeps a minimum", async () => {
-    await world.kubectl("autoscale", "vmpool", POOL, "--min=4", "--max=10", "--cpu-percent=50");
-    await untilReady(home, POOL, 4);
-    await world.kubectl("delete", "hpa", POOL);
-    await world.kubectl("scale", "vmpool", POOL, "--replicas", "3");
-    await untilReady(home, POOL, 3);
-  });
-
   it("is exposed as a service with an address for each machine", async () => {
     const service = { apiVersion: "v1", kind: "Service", metadata: { name: "vm-pool-cirros-ssh" } };
     const spec = { type: "ClusterIP", selector: { [POOL_LABEL]: POOL }, ports: [{ protocol: "TCP", port: 2222 }] };
@@ -141,14 +133,18 @@ describe("the guide's example", () => {
     const before = await home.machine("vm-pool-cirros-0");
     const patch = '{"metadata":{"ownerReferences":null}}';
     await world.kubectl("patch", "vm", "vm-pool-cirros-0", "--type", "merge", "--patch", patch);
-    await eventually(async () => {
-      expect(namesOf(await home.machines())).toEqual(machineNames(POOL, 4));
-      expect(await home.pool(POOL)).toMatchObject({ status: { replicas: 3, readyReplicas: 3 } });
-    });
+    await untilMachines(home, machineNames(POOL, 4));
+    await untilStatus(home, POOL, { replicas: 3, readyReplicas: 3 });
     const after = await home.machine("vm-pool-cirros-0");
     expect(after?.metadata.uid).toBe(before?.metadata.uid);
     expect(after).toMatchObject({ status: { printableStatus: "Running" } });
     expect(after?.metadata.ownerReferences).toEqual([]);
+  });
+
+  it("is followed by a horizontal pod autoscaler that keeps a minimum", async () => {
+    await world.kubectl("autoscale", "vmpool", POOL, "--min=4", "--max=10", "--cpu-percent=50");
+    await untilMachines(home, machineNames(POOL, 5));
+    await untilStatus(home, POOL, { replicas: 4, readyReplicas: 4 });
   });
 });
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { createAddressBook } from "../../infra/local/stand-in/addresses.ts";
+import { CPU_ANNOTATION, cpuPercentOf, usageOf } from "../../infra/local/stand-in/metrics.ts";
 import { CLAIMS, type Claim, INSTANCES, MACHINES, requestsOf } from "../../infra/local/stand-in/objects.ts";
 import { behaviourOf, createPacer, lagMs } from "../../infra/local/stand-in/pace.ts";
 import { planRun } from "../../infra/local/stand-in/run-strategy.ts";
@@ -217,5 +218,32 @@ describe("the launcher's requests", () => {
     ["nonsense", { cpu: "100m", memory: "128Mi" }],
   ])("for %j are %j", (spec, requests) => {
     expect(requestsOf(spec)).toEqual(requests);
+  });
+});
+
+describe("what a launcher pod uses", () => {
+  it.each([
+    [undefined, 5],
+    ["90%", 90],
+    [" 0% ", 0],
+    ["250%", 250],
+    ["99999%", 10_000],
+    ["90", 5],
+    ["0.9", 5],
+    ["-10%", 5],
+    ["lots", 5],
+  ])("is, told %j, %i % of the CPU that it requests", (text, percent) => {
+    expect(cpuPercentOf(text === undefined ? {} : { [CPU_ANNOTATION]: text })).toBe(percent);
+  });
+
+  it.each([
+    [{}, "90m"],
+    [{ cpu: { cores: 4 } }, "360m"],
+    [{ resources: { requests: { cpu: "2" } } }, "1800m"],
+    [{ resources: { requests: { cpu: 0.5 } } }, "450m"],
+    [{ resources: { requests: { cpu: "250m" } } }, "225m"],
+    [{ resources: { requests: { cpu: "many" } } }, "90m"],
+  ])("is of %j the part that it was told", (domain, cpu) => {
+    expect(usageOf({ domain }, 90)).toEqual({ cpu, memory: "128Mi" });
   });
 });

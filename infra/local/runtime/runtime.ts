@@ -8,6 +8,7 @@ import type { SQSBatchResponse } from "aws-lambda";
 import { type AdmissionDeps, createAdmission } from "../../../functions/admission.ts";
 import { createReconcile, type ReconcileDeps } from "../../../functions/reconcile.ts";
 import { createResync } from "../../../functions/resync.ts";
+import { createScale } from "../../../functions/scale.ts";
 import { createStatus } from "../../../functions/status.ts";
 import { createWebhook, type WebhookDeps } from "../../../functions/webhook.ts";
 import { createDirectory, type Directory } from "../../../shared/clusters/directory.ts";
@@ -19,6 +20,7 @@ import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
 import type { Route } from "../routes.ts";
 import { createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
 import { lambdaContext } from "./lambda-context.ts";
+import { createScaleRoutes } from "./scale-routes.ts";
 
 const FUNCTION_TIMEOUT_MS = { reconcile: 60_000, resync: 50_000, status: 30_000 } as const;
 const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 } as const;
@@ -41,6 +43,8 @@ export interface LocalRuntime {
   readonly directory: Directory;
   /** What cluster events come in by: API servers call these over https. */
   readonly eventRoutes: readonly Route[];
+  /** What the functions serve over HTTP to those who have the token. */
+  readonly routes: readonly Route[];
   /** Invokes `resync` now. */
   tick(): Promise<void>;
   /** Takes no new work, lets invocations under way end, and closes the connections. */
@@ -85,6 +89,7 @@ export function startRuntime({
     logger,
     ...(onPass === undefined ? {} : { onPass }),
   }));
+  const scale = createScale(() => ({ directory, wakeUps, now, sleep: (ms) => sleep(ms), logger }));
   const rules = { settledMinutes: SETTLED_MINUTES, everything: wakeEverything };
   const resync = createResync(() => ({ directory, wakeUps, rules, now, logger }));
 
@@ -112,6 +117,7 @@ export function startRuntime({
       now,
       logger,
     }),
+    routes: createScaleRoutes((event, context) => work.run(() => scale(event, context))),
     tick,
     async stop() {
       clearInterval(schedule);

@@ -133,6 +133,8 @@ const sizeSchema = z
 
 const volumesSchema = z.object({ volumes: z.array(volumeSchema).nullish() }).catch({});
 
+const poolSchema = z.object({ metadata: metadataSchema });
+
 export type Metadata = z.infer<typeof metadataSchema>;
 export type OwnerReference = z.infer<typeof ownerSchema>;
 export type Condition = z.infer<typeof conditionSchema>;
@@ -141,6 +143,7 @@ export type Instance = z.infer<typeof instanceSchema>;
 export type DataVolume = z.infer<typeof dataVolumeSchema>;
 export type Claim = z.infer<typeof claimSchema>;
 export type Pod = z.infer<typeof podSchema>;
+export type Pool = z.infer<typeof poolSchema>;
 
 export interface Stored {
   readonly metadata: Metadata;
@@ -186,6 +189,13 @@ export const PODS: Kind<Pod> = {
   plural: "pods",
   schema: podSchema,
   labelSelector: "kubevirt.io=virt-launcher",
+};
+
+export const POOLS: Kind<Pool> = {
+  apiVersion: "pool.kubevirt.io/v1beta1",
+  kind: "VirtualMachinePool",
+  plural: "virtualmachinepools",
+  schema: poolSchema,
 };
 
 /** `namespace/name`. */

@@ -3,6 +3,7 @@ import type { Connection } from "../../../shared/clusters/connection.ts";
 import { syncClaim, syncDataVolume } from "./data-volumes.ts";
 import { syncInstance } from "./instances.ts";
 import { syncMachine } from "./machines.ts";
+import { syncMetrics } from "./metrics.ts";
 import { keepNodes } from "./nodes.ts";
 import { RefusedError } from "./requests.ts";
 import { createWorkQueue, type WorkQueue } from "./work-queue.ts";
@@ -39,6 +40,7 @@ const SYNC: Readonly<Record<Part, (world: World, key: string) => Promise<void>>>
   instance: syncInstance,
   dataVolume: syncDataVolume,
   claim: syncClaim,
+  metrics: syncMetrics,
 };
 
 /** Starts the stand-in; resolves when it has seen everything there is and its nodes are ready. */
@@ -64,7 +66,7 @@ export async function startStandIn(options: StandInOptions): Promise<StandIn> {
     addAfter: (part, key, delayMs) => queue.addAfter(`${part} ${key}`, delayMs),
   });
   const nodes = keepNodes({ connection, signal, now, onError });
-  const following = [world.machines, world.instances, world.dataVolumes, world.claims, world.pods, nodes];
+  const following = [world.machines, world.instances, world.dataVolumes, world.claims, world.pods, world.pools, nodes];
   const stop = async () => {
     stopping.abort(new Error("the stand-in stops"));
     await Promise.all([queue.stop(), ...following.map(({ ended }) => ended)]);

@@ -2,6 +2,8 @@
 import type { Connection } from "../../../shared/clusters/connection.ts";
 import { type AddressBook, createAddressBook } from "./addresses.ts";
 import { type Collection, createCollection } from "./collection.ts";
+import { launcherName } from "./launcher.ts";
+import { cpuPercentOf, type Metrics, openMetrics } from "./metrics.ts";
 import {
   CLAIMS,
   type Claim,
@@ -17,12 +19,15 @@ import {
   type Machine,
   machineDiskKeys,
   PODS,
+  POOLS,
   type Pod,
+  type Pool,
   type Stored,
 } from "./objects.ts";
 import { createPacer, type Pacer } from "./pace.ts";
+import { createSend } from "./requests.ts";
 
-const PARTS = ["machine", "instance", "dataVolume", "claim"] as const;
+const PARTS = ["machine", "instance", "dataVolume", "claim", "metrics"] as const;
 
 /** The parts of the stand-in; each works on keys of one kind of object. */
 export type Part = (typeof PARTS)[number];
@@ -37,6 +42,8 @@ export interface World {
   readonly dataVolumes: Collection<DataVolume>;
   readonly claims: Collection<Claim>;
   readonly pods: Collection<Pod>;
+  readonly pools: Collection<Pool>;
+  readonly metrics: Metrics;
   readonly pacer: Pacer;
   readonly addresses: AddressBook;
   readonly now: () => number;
@@ -60,6 +67,7 @@ export function openWorld(options: WorldOptions): World {
   const pacer = createPacer(now);
   const addresses = createAddressBook();
   const users = createDiskUsers();
+  const metrics = openMetrics(createSend(connection, signal), now);
   const open = <T extends Stored>(kind: Kind<T>, onChange: (object: T) => void) =>
     createCollection({ connection, kind, signal, onChange, onError });
   const wakeUsers = (diskKey: string) => {
@@ -92,8 +100,26 @@ export function openWorld(options: WorldOptions): World {
     const owner = controllerOf(pod);
     if (owner === undefined) return;
     add("instance", `${pod.metadata.namespace}/${owner.name}`);
-    if (!isThere(pods, pod)) addresses.release(owner.uid);
-    else if (pod.status.podIP !== "") addresses.note(owner.uid, pod.status.podIP);
+    if (!isThere(pods, pod)) {
+      addresses.release(owner.uid);
+      metrics.forget(pod);
+      return;
+    }
+    add("metrics", keyOf(pod));
+    if (pod.status.podIP !== "") addresses.note(owner.uid, pod.status.podIP);
+  });
+  const pools = createCollection({
+    connection,
+    kind: POOLS,
+    signal,
+    onError,
+    onChange(pool, before) {
+      if (cpuPercentOf(pool.metadata.annotations) === cpuPercentOf(before?.metadata.annotations ?? {})) return;
+      for (const machine of machines.all()) {
+        const instance = controllerOf(machine)?.uid === pool.metadata.uid ? instances.get(keyOf(machine)) : undefined;
+        if (instance !== undefined) add("metrics", `${instance.metadata.namespace}/${launcherName(instance)}`);
+      }
+    },
   });
   return {
     machines,
@@ -101,6 +127,8 @@ export function openWorld(options: WorldOptions): World {
     dataVolumes,
     claims,
     pods,
+    pools,
+    metrics,
     pacer,
     addresses,
     now,
@@ -115,6 +143,7 @@ export function* keysOfAll(world: World): Generator<readonly [Part, string]> {
   for (const instance of world.instances.all()) yield ["instance", keyOf(instance)];
   for (const dataVolume of world.dataVolumes.all()) yield ["dataVolume", keyOf(dataVolume)];
   for (const claim of world.claims.all()) yield ["claim", keyOf(claim)];
+  for (const pod of world.pods.all()) yield ["metrics", keyOf(pod)];
 }
 
 /** Whether this incarnation of the object is in the collection. */

@@ -1,0 +1,28 @@
+/** What is legal about a pool and yet not what its owner can want; told once for each generation, and nothing is held for it. */
+import { parseClaim } from "./claim.ts";
+import type { Pool } from "./model.ts";
+import { CLAIM_ANNOTATION } from "./names.ts";
+import type { Announcement } from "./status.ts";
+import type { Verdict } from "./verdict.ts";
+
+/** What there is to tell of the generation that no claim has named yet; nothing of one that was seen to before. */
+export function adviseOwner(pool: Pool, verdict: Verdict): readonly string[] {
+  if (!verdict.legal || pool.deleting) return [];
+  const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
+  if (claim?.generation === pool.generation) return [];
+  const problem = instanceLabelsProblem(verdict);
+  return problem === undefined ? [] : [problem];
+}
+
+/** The same as Kubernetes Events, to be written when the generation's first claim was. */
+export function announceAdvice(pool: Pool, verdict: Verdict): readonly Announcement[] {
+  const key = String(pool.generation);
+  return adviseOwner(pool, verdict).map((message) => ({ type: "Warning", reason: "LabelsMissing", message, key }));
+}
+
+/** Launcher pods carry the labels of the instance template; by the pool's selector they are looked for. */
+function instanceLabelsProblem({ spec, selector }: Extract<Verdict, { legal: true }>): string | undefined {
+  const labels = spec.virtualMachineTemplate.spec.template.metadata?.labels ?? {};
+  if (selector.matches(labels)) return undefined;
+  return `selector "${selector.text}" does not match spec.virtualMachineTemplate.spec.template.metadata.labels, which are ${JSON.stringify(labels)}: a Service with this selector finds no pods, nor does an autoscaler; give the instances the same labels as the machines`;
+}

@@ -1,0 +1,65 @@
+import { describe, expect, it } from "vitest";
+import { announceAdvice } from "../../shared/planning/advice.ts";
+import type { Pool } from "../../shared/planning/model.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+import { aClaim, aPool, aSpec, type Json, LABELS, someVms } from "../support/builders.ts";
+import { planOf } from "./plans.ts";
+
+/** A pool whose instances have these labels, and which no pass has seen to in this generation. */
+function aPoolWhoseInstancesHave(labels: Json | undefined, selector: Json = { matchLabels: LABELS }): Pool {
+  const template = { metadata: labels === undefined ? {} : { labels }, spec: { domain: {} } };
+  const virtualMachineTemplate = { metadata: { labels: LABELS }, spec: { runStrategy: "Always", template } };
+  return aPool({ generation: 2, claim: aClaim({ generation: 1 }), spec: aSpec({ selector, virtualMachineTemplate }) });
+}
+
+const announce = (pool: Pool) => announceAdvice(pool, judge(pool));
+
+describe("instances without the selector's labels", () => {
+  it.each<[string, Json | undefined, string]>([
+    ["none", undefined, "{}"],
+    ["others", { tier: "front" }, '{"tier":"front"}'],
+    ["another value", { app: "db" }, '{"app":"db"}'],
+  ])("are told to the owner when they have %s", (_what, labels, shown) => {
+    const pool = aPoolWhoseInstancesHave(labels);
+    expect(announce(pool)).toMatchObject([{ type: "Warning", reason: "LabelsMissing", key: "2" }]);
+    const [announcement] = announce(pool);
+    expect(announcement?.message).toContain('selector "app=web"');
+    expect(announcement?.message).toContain("spec.virtualMachineTemplate.spec.template.metadata.labels");
+    expect(announcement?.message).toContain(shown);
+  });
+
+  it.each<[string, Json, Json]>([
+    ["the same labels", LABELS, { matchLabels: LABELS }],
+    ["more labels", { ...LABELS, tier: "front" }, { matchLabels: LABELS }],
+    ["what an expression asks for", { app: "web" }, { matchExpressions: [{ key: "app", operator: "Exists" }] }],
+    ["nothing that an expression forbids", {}, { matchExpressions: [{ key: "db", operator: "DoesNotExist" }] }],
+  ])("are not told of when they have %s", (_what, labels, selector) => {
+    expect(announce(aPoolWhoseInstancesHave(labels, selector))).toEqual([]);
+  });
+
+  it("are a reason in the plan, which holds nothing back for it", () => {
+    const pool = aPoolWhoseInstancesHave(undefined);
+    const plan = planOf({ pool, vms: someVms(3) });
+    expect(plan.reasons.join()).toContain("a Service with this selector finds no pods");
+    expect(plan.actions.map(({ kind }) => kind)).toEqual(["writeClaim"]);
+  });
+
+  it("are told of again in another generation, and not while a claim names this one", () => {
+    const { spec } = aPoolWhoseInstancesHave(undefined);
+    const told = aPool({ generation: 2, claim: aClaim({ generation: 2 }), spec });
+    expect(announce(told)).toEqual([]);
+    expect(planOf({ pool: told, vms: someVms(3) }).reasons).toEqual([]);
+    expect(announce(aPool({ generation: 3, claim: aClaim({ generation: 2 }), spec }))).toHaveLength(1);
+  });
+
+  it("are told of where no pass has been, or its claim cannot be read", () => {
+    const { spec } = aPoolWhoseInstancesHave(undefined);
+    for (const claim of [null, "{"]) expect(announce(aPool({ claim, spec }))).toHaveLength(1);
+  });
+
+  it("are of no interest when the pool is being deleted, or illegal anyway", () => {
+    const { spec } = aPoolWhoseInstancesHave(undefined);
+    expect(announce(aPool({ deleting: true, claim: null, spec }))).toEqual([]);
+    expect(announce(aPool({ claim: null, spec: { ...aSpec(), replicas: -1 } }))).toEqual([]);
+  });
+});
