@@ -8,14 +8,18 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["test/{planning,functions,events,runtime,local,packaging}/**/*.test.ts"],
+          include: ["test/{planning,functions,events,runtime,local,packaging,simulation}/**/*.test.ts"],
+          exclude: ["**/*.real.test.ts"],
           testTimeout: 60_000,
         },
       },
       {
         test: {
           name: "real",
-          include: ["test/{control-plane,stand-in,clusters,end-to-end}/**/*.test.ts"],
+          include: [
+            "test/{control-plane,stand-in,clusters,end-to-end}/**/*.test.ts",
+            "test/simulation/**/*.real.test.ts",
+          ],
           globalSetup: ["test/support/real-setup.ts"],
           testTimeout: 180_000,
           hookTimeout: 180_000,

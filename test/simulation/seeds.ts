@@ -1,0 +1,21 @@
+/** Which seeds `npm test` runs, and how a failing one is told. */
+import { expect } from "vitest";
+import { loadKinds } from "./kinds.ts";
+import { explainFailure, simulate } from "./simulator.ts";
+
+/** A bound for what hangs, nothing that is measured. */
+export const TIMEOUT_MS = 15 * 60_000;
+const SEEDS = Number(process.env["SIMULATION_SEEDS"] ?? 2_000);
+const HALVES = 2;
+
+/** The same seeds each time, so that a change is to blame for what breaks; `npm run simulate` takes others. */
+export const firstSeed = Number(process.env["SIMULATION_SEED"] ?? 1);
+
+/** Runs every second seed, from the first or the second on; fails with the story of the first that breaks an invariant. */
+export async function runSeeds(half: number): Promise<void> {
+  const kinds = await loadKinds();
+  for (let seed = firstSeed + half; seed < firstSeed + SEEDS; seed += HALVES) {
+    const { failure } = await simulate({ seed, kinds });
+    if (failure !== undefined) expect.fail(await explainFailure({ seed, kinds }, failure));
+  }
+}

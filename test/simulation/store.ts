@@ -1,0 +1,69 @@
+/** What etcd is to the API server: objects by place, one counter of versions, a journal of every change. Knows no rules. */
+import type { Kind } from "./kinds.ts";
+import type { KubeObject } from "./objects.ts";
+
+/** One change that took effect. */
+export interface Change {
+  /** Counts changes from 1. */
+  readonly sequence: number;
+  /** Who asked for it. */
+  readonly actor: string;
+  readonly kind: Kind;
+  /** Undefined for a create. */
+  readonly before: KubeObject | undefined;
+  /** Undefined when the object is gone. */
+  readonly after: KubeObject | undefined;
+}
+
+export interface Store {
+  /** The version of the last change. */
+  readonly version: number;
+  readonly journal: readonly Change[];
+  get(kind: Kind, namespace: string, name: string): KubeObject | undefined;
+  /** In the order of namespaces, then names; of all namespaces when none is given. */
+  list(kind: Kind, namespace?: string): readonly KubeObject[];
+  /** Puts the object under a new resourceVersion and returns it so. */
+  put(kind: Kind, object: KubeObject, actor: string): KubeObject;
+  remove(kind: Kind, object: KubeObject, actor: string): void;
+}
+
+export function createStore(): Store {
+  const tables = new Map<Kind, Map<string, KubeObject>>();
+  const journal: Change[] = [];
+  // Not from 1: a version must not be mistaken for a count.
+  let version = 100;
+  const table = (kind: Kind): Map<string, KubeObject> => {
+    const found = tables.get(kind) ?? new Map<string, KubeObject>();
+    tables.set(kind, found);
+    return found;
+  };
+  const note = (change: Omit<Change, "sequence">) => void journal.push({ ...change, sequence: journal.length + 1 });
+  return {
+    get version() {
+      return version;
+    },
+    journal,
+    get: (kind, namespace, name) => table(kind).get(`${namespace}/${name}`),
+    list(kind, namespace) {
+      const entries = [...table(kind)].filter(
+        ([, { metadata }]) => (namespace ?? metadata.namespace) === metadata.namespace,
+      );
+      return entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([, object]) => object);
+    },
+    put(kind, object, actor) {
+      version += 1;
+      const { namespace, name } = object.metadata;
+      const place = `${namespace}/${name}`;
+      const stored = { ...object, metadata: { ...object.metadata, resourceVersion: String(version) } };
+      note({ actor, kind, before: table(kind).get(place), after: stored });
+      table(kind).set(place, stored);
+      return stored;
+    },
+    remove(kind, object, actor) {
+      version += 1;
+      const { namespace, name } = object.metadata;
+      table(kind).delete(`${namespace}/${name}`);
+      note({ actor, kind, before: object, after: undefined });
+    },
+  };
+}

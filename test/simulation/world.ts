@@ -1,0 +1,326 @@
+/**
+ * The functions as they run on AWS, on the cluster in memory, under a clock that only the scheduler moves. Every await of a handler
+ * ends in a call or a sleep that waits here until the scheduler picks it, so that passes interleave at each API call.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { Context } from "aws-lambda";
+import { createReconcile } from "../../functions/reconcile.ts";
+import { createResync } from "../../functions/resync.ts";
+import { createStatus } from "../../functions/status.ts";
+import { createFifoQueue, type FifoQueue, type Message } from "../../infra/local/runtime/fifo-queue.ts";
+import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
+import type { ApiRequest, ApiResponse } from "../../shared/clusters/connection.ts";
+import type { Directory } from "../../shared/clusters/directory.ts";
+import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
+import { FACT_SOURCE, RECONCILED, type Reconciled } from "../../shared/events/facts.ts";
+import { QUEUE_DELAY_MS, type QueueName, type WakeUp, type WakeUps } from "../../shared/events/wake-ups.ts";
+import type { Logger } from "../../shared/runtime/logger.ts";
+import { createMemoryCluster, type MemoryCluster } from "./cluster.ts";
+import type { Kind } from "./kinds.ts";
+
+const EPOCH_MS = Date.parse("2026-11-22T10:00:00Z");
+const FUNCTION_TIMEOUT_MS = { reconcile: 60_000, resync: 50_000, status: 30_000 } as const;
+const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 } as const;
+/** A call that was sent may still take effect this long after its function was killed. */
+const LATE_MS = 60_000;
+const WARM_INSTANCES = 2;
+const CLUSTER = "local";
+
+export type FunctionName = keyof typeof FUNCTION_TIMEOUT_MS;
+
+export interface Invocation {
+  readonly id: number;
+  readonly name: FunctionName;
+  readonly endsAt: number;
+  /** Path of a pool → how many changes there had been when this invocation first read it. */
+  readonly firstReads: Map<string, number>;
+  readonly onKilled: () => void;
+  isOver: boolean;
+}
+
+/** A request that a handler awaits. */
+export interface PendingCall {
+  readonly invocation: Invocation;
+  readonly request: ApiRequest;
+  readonly settle: PromiseWithResolvers<ApiResponse>;
+  /** It took effect; the answer is on its way. */
+  answer: ApiResponse | undefined;
+}
+
+interface Sleeper {
+  readonly invocation: Invocation;
+  readonly until: number;
+  readonly wake: () => void;
+}
+
+/** A request whose sender is gone. */
+export interface LateCall {
+  readonly invocation: Invocation;
+  readonly request: ApiRequest;
+  readonly until: number;
+}
+
+export interface World {
+  readonly cluster: MemoryCluster;
+  readonly queues: Readonly<Record<QueueName, FifoQueue>>;
+  readonly calls: PendingCall[];
+  readonly late: LateCall[];
+  readonly facts: Reconciled[];
+  readonly invocations: Set<Invocation>;
+  /** What the functions logged as an error: a bug. */
+  readonly errors: string[];
+  now(): number;
+  /** Moves the clock: sleepers wake, functions whose time is up are killed, late calls are lost at the latest. */
+  advance(ms: number): void;
+  /** When the next handler wakes from its sleep. */
+  wakesAt(): number | undefined;
+  /** Receives what is due in the queue and runs it; false when nothing is. */
+  deliver(queue: QueueName, instance: number): boolean;
+  report(fact: Reconciled): void;
+  resync(): void;
+  wake(pool: { readonly namespace: string; readonly name: string }, cause: string): void;
+  /** Lets the call take effect. */
+  perform(call: PendingCall): void;
+  /** Hands the handler the answer; performs the call first where that is still to be done. */
+  answer(call: PendingCall): void;
+  /** The connection breaks; whether the call took effect is not said. */
+  lose(call: PendingCall, error: Error): void;
+  reply(call: PendingCall, response: ApiResponse): void;
+  /** Ends the function where it stands; what it had sent may still take effect. */
+  kill(invocation: Invocation): void;
+  land(call: LateCall): void;
+  /** Lets the handlers run until each waits for a call, sleeps or is over. */
+  settle(): Promise<void>;
+}
+
+export interface WorldOptions {
+  readonly seed: number;
+  readonly kinds: readonly Kind[];
+  readonly onPass: (key: WakeUp, result: PassResult) => void;
+}
+
+export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
+  let clock = EPOCH_MS;
+  let invoked = 0;
+  let nonces = 0;
+  const now = () => clock;
+  const cluster = createMemoryCluster({ seed, kinds, now });
+  const current = new AsyncLocalStorage<Invocation>();
+  const calls: PendingCall[] = [];
+  const late: LateCall[] = [];
+  const sleepers: Sleeper[] = [];
+  const facts: Reconciled[] = [];
+  const errors: string[] = [];
+  const invocations = new Set<Invocation>();
+  const queues = {
+    passes: createFifoQueue({ ...QUEUE, name: "passes", delayMs: QUEUE_DELAY_MS.passes }),
+    late: createFifoQueue({ ...QUEUE, name: "late", delayMs: QUEUE_DELAY_MS.late }),
+  };
+  const running = (): Invocation => {
+    const invocation = current.getStore();
+    if (invocation === undefined) throw new Error("a call outside of any invocation");
+    return invocation;
+  };
+  const send = (request: ApiRequest): Promise<ApiResponse> => {
+    const settle = Promise.withResolvers<ApiResponse>();
+    calls.push({ invocation: running(), request, settle, answer: undefined });
+    return settle.promise;
+  };
+  const sleep = (ms: number): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    sleepers.push({ invocation: running(), until: clock + ms, wake: resolve });
+    return promise;
+  };
+  const wakeUps: WakeUps = {
+    async send(queue, outgoing) {
+      if (!running().isOver) for (const entry of outgoing) queues[queue].send(entry, clock);
+      return [];
+    },
+  };
+  const logger: Logger = {
+    debug: () => undefined,
+    info: () => undefined,
+    warn: () => undefined,
+    error(message, fields) {
+      if (message !== "pool is illegal and held") errors.push(`${message} ${JSON.stringify(fields)}`);
+    },
+  };
+  const instances = Array.from({ length: WARM_INSTANCES }, () => {
+    const directory = directoryTo(send);
+    const shared = { directory, wakeUps, now, logger };
+    const publish = { publishReconciled: async (fact: Reconciled) => !running().isOver && facts.push(fact) > 0 };
+    const nonce = () => {
+      nonces += 1;
+      return `nonce-${nonces}`;
+    };
+    const reconcile = createReconcile(() => ({
+      ...shared,
+      facts: publish,
+      deployment: "simulated",
+      stopped: false,
+      sleep,
+      nonce,
+      onPass,
+    }));
+    const resync = createResync(() => ({ ...shared, rules: { settledMinutes: 10, everything: false } }));
+    return { reconcile, resync, status: createStatus(() => shared) };
+  });
+
+  const begin = (name: FunctionName, onKilled: () => void = () => undefined): Invocation => {
+    invoked += 1;
+    const endsAt = clock + FUNCTION_TIMEOUT_MS[name];
+    const invocation = { id: invoked, name, endsAt, firstReads: new Map<string, number>(), onKilled, isOver: false };
+    invocations.add(invocation);
+    return invocation;
+  };
+  /** What a function throws has been logged by its stack. */
+  const run = <T>(
+    invocation: Invocation,
+    handle: (context: Context) => Promise<T>,
+    done: (value: T | undefined) => void,
+  ) => {
+    const context: Context = {
+      ...lambdaContext(invocation.name, 0),
+      getRemainingTimeInMillis: () => Math.max(0, invocation.endsAt - clock),
+    };
+    const end = (value: T | undefined) => {
+      if (invocation.isOver) return;
+      invocation.isOver = true;
+      invocations.delete(invocation);
+      done(value);
+    };
+    void current.run(invocation, () => handle(context)).then(end, () => end(undefined));
+  };
+  const forget = <T>(list: T[], gone: (entry: T) => boolean): T[] => {
+    const removed = list.filter(gone);
+    list.splice(0, list.length, ...list.filter((entry) => !gone(entry)));
+    return removed;
+  };
+  const perform = ({ invocation, request }: Pick<PendingCall, "invocation" | "request">): ApiResponse => {
+    const pool = /^\/apis\/pool\.kubevirt\.io\/[^/]+\/(namespaces\/[^/]+\/virtualmachinepools\/[^/?]+)$/.exec(
+      request.path,
+    )?.[1];
+    if (request.method === "GET" && pool !== undefined && !invocation.firstReads.has(pool)) {
+      invocation.firstReads.set(pool, cluster.store.journal.length);
+    }
+    return cluster.answer(request, actorOf(invocation));
+  };
+  const kill = (invocation: Invocation) => {
+    invocation.isOver = true;
+    invocations.delete(invocation);
+    for (const { request, answer } of forget(calls, (call) => call.invocation === invocation)) {
+      if (answer === undefined && request.method !== "GET") late.push({ invocation, request, until: clock + LATE_MS });
+    }
+    forget(sleepers, (sleeper) => sleeper.invocation === invocation);
+    invocation.onKilled();
+  };
+  const finish = (call: PendingCall) => void forget(calls, (other) => other === call);
+  return {
+    cluster,
+    queues,
+    calls,
+    late,
+    facts,
+    invocations,
+    errors,
+    now,
+    advance(ms) {
+      clock += ms;
+      for (const invocation of [...invocations]) if (invocation.endsAt <= clock) kill(invocation);
+      for (const { wake } of forget(sleepers, ({ until }) => until <= clock)) wake();
+      forget(late, ({ until }) => until <= clock);
+    },
+    wakesAt: () => (sleepers.length === 0 ? undefined : Math.min(...sleepers.map(({ until }) => until))),
+    deliver(queue, instance) {
+      const batch = queues[queue].receive(clock);
+      if (batch.length === 0) return false;
+      const all = new Set(batch.map(({ id }) => id));
+      const invocation = begin("reconcile", () => queues[queue].settle(batch, all, clock));
+      run(
+        invocation,
+        async (context) => instances[instance % WARM_INSTANCES]?.reconcile(batchEvent(queue, batch), context),
+        (response) => {
+          const failed =
+            response === undefined
+              ? all
+              : new Set(response.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier));
+          queues[queue].settle(batch, failed, clock);
+        },
+      );
+      return true;
+    },
+    report(detail) {
+      const event = { source: FACT_SOURCE, "detail-type": RECONCILED, detail };
+      run(
+        begin("status"),
+        async (context) => instances[0]?.status(event, context),
+        () => undefined,
+      );
+    },
+    resync() {
+      run(
+        begin("resync"),
+        async (context) => instances[0]?.resync({}, context),
+        () => undefined,
+      );
+    },
+    wake({ namespace, name }, cause) {
+      const wakeUp = { version: 1, cluster: CLUSTER, namespace, name, cause, attempt: 0 } as const;
+      queues.passes.send({ wakeUp, seenAtMs: clock }, clock);
+    },
+    perform(call) {
+      call.answer = perform(call);
+    },
+    answer(call) {
+      finish(call);
+      call.settle.resolve(call.answer ?? perform(call));
+    },
+    lose(call, error) {
+      finish(call);
+      call.settle.reject(error);
+    },
+    reply(call, response) {
+      finish(call);
+      call.settle.resolve(response);
+    },
+    kill,
+    land(call) {
+      forget(late, (other) => other === call);
+      perform(call);
+    },
+    // A turn of the event loop runs every promise that can run.
+    settle: () => new Promise((resolve) => setImmediate(resolve)),
+  };
+}
+
+/** As it stands in the journal. */
+export function actorOf({ name, id }: Pick<Invocation, "name" | "id">): string {
+  return `${name} ${id}`;
+}
+
+function directoryTo(send: (request: ApiRequest) => Promise<ApiResponse>): Directory {
+  const found = {
+    name: CLUSTER,
+    access: { server: "https://simulated", auth: { kind: "token", token: "none" }, mode: "act" },
+    connection: {
+      send,
+      watch() {
+        throw new Error("nobody watches here");
+      },
+      close: async () => undefined,
+    },
+    cache: { poolVersion: undefined },
+  } as const;
+  return { names: async () => [CLUSTER], find: async () => found, refuse: () => undefined };
+}
+
+function batchEvent(queue: QueueName, batch: readonly Message[]) {
+  return {
+    Records: batch.map(({ id, body, sentAt }) => ({
+      messageId: id,
+      body,
+      attributes: { SentTimestamp: String(sentAt) },
+      eventSourceARN: `arn:aws:sqs:local:000000000000:${queue}.fifo`,
+    })),
+  };
+}
