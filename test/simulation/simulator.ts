@@ -57,7 +57,7 @@ export async function simulate({ seed, kinds, only }: RunOptions): Promise<RunRe
   const positions = only ?? Array.from({ length: STEPS }, (_, position) => position);
   for (const position of positions) {
     const random = createRandom(seedOf(seed, position + 1));
-    const label = takeStep(run, random);
+    const label = await takeStep(run, random);
     await afterStep(run, random, `${position} ${label}`);
     if (run.failure !== undefined) break;
   }
@@ -109,11 +109,10 @@ function shuffled<T>(list: readonly T[], random: Random): readonly T[] {
 
 /** Lets the handlers go on, judges what was written, and hears of it outside. */
 async function afterStep(run: Run, random: Random, line: string): Promise<void> {
-  const { world, judge, trace } = run;
+  const { world, trace } = run;
   await world.settle();
   trace.push(line);
-  const wrong = judge.judge(world.invocations) ?? world.errors[0] ?? run.faults[0];
-  if (wrong !== undefined) run.failure = wrong;
+  judgeNow(run);
   const { journal } = world.cluster.store;
   for (; run.noticed < journal.length; run.noticed += 1) {
     const change = journal[run.noticed];
@@ -128,9 +127,14 @@ async function afterStep(run: Run, random: Random, line: string): Promise<void> 
   }
 }
 
+function judgeNow(run: Run): void {
+  run.failure ??= run.judge.judge(run.world.invocations) ?? run.world.errors[0] ?? run.faults[0];
+}
+
 /** How often a kind of step comes up; what is not possible now lets a call go on, or the clock. */
 const WEIGHTS = [
-  ["calls", 46],
+  ["calls", 30],
+  ["burst", 20],
   ["deliver", 10],
   ["kubevirt", 12],
   ["user", 8],
@@ -138,8 +142,8 @@ const WEIGHTS = [
   ["fact", 4],
   ["garbage", 4],
   ["time", 10],
-  ["late", 3],
-  ["kill", 2],
+  ["late", 4],
+  ["kill", 4],
   ["resync", 2],
   ["crash", 1],
   ["pages", 1],
@@ -156,23 +160,27 @@ function drawKind(random: Random): StepKind {
   return "time";
 }
 
-function takeStep(run: Run, random: Random): string {
+async function takeStep(run: Run, random: Random): Promise<string> {
   const { world } = run;
-  const label = tryStep(drawKind(random), run, random);
+  const label = await tryStep(drawKind(random), run, random);
   if (label !== undefined) return label;
   return world.calls.length > 0 ? takeCall(world, random) : passTime(world, random);
 }
 
 /** Undefined when there is nothing of that kind to do. */
-function tryStep(kind: StepKind, run: Run, random: Random): string | undefined {
+async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string | undefined> {
   const { world } = run;
   const { cluster } = world;
   switch (kind) {
     case "calls":
       return world.calls.length === 0 ? undefined : takeCall(world, random);
+    case "burst":
+      return world.calls.length === 0 ? undefined : takeBurst(run, random);
     case "deliver": {
       const queue = random.chance(0.8) ? "passes" : "late";
-      return world.deliver(queue, random.int(2)) ? `deliver from ${queue}` : undefined;
+      // Now and then twice at once: a visibility time that ran out, a second deployment, a zombie.
+      const copies = random.chance(0.3) ? 2 : 1;
+      return world.deliver(queue, copies) ? `deliver from ${queue}${copies === 2 ? " twice" : ""}` : undefined;
     }
     case "kubevirt":
       return takeAny(kubevirtSteps(cluster), random);
@@ -244,6 +252,19 @@ function describe({ invocation, request }: Pick<PendingCall, "invocation" | "req
 
 function unreachable(): Error {
   return Object.assign(new Error("the connection was reset"), { code: "ECONNRESET" });
+}
+
+const BURST_MAX = 8;
+
+/** Several calls, one after the other, so that passes get on; each is judged. */
+async function takeBurst(run: Run, random: Random): Promise<string> {
+  const told: string[] = [];
+  for (let left = 1 + random.int(BURST_MAX); left > 0 && run.world.calls.length > 0; left -= 1) {
+    told.push(takeCall(run.world, random));
+    await run.world.settle();
+    judgeNow(run);
+  }
+  return told.join("; ");
 }
 
 /** Lets one call, whichever, take effect, be answered, be lost or be refused. */
@@ -333,7 +354,7 @@ async function goOn(run: Run, random: Random): Promise<void> {
     collectGarbage(world.cluster);
     const [fact] = world.facts.splice(0, 1);
     if (fact !== undefined) world.report(fact);
-    const delivered = world.deliver("passes", 0) || world.deliver("late", 1);
+    const delivered = world.deliver("passes", 1) || world.deliver("late", 1);
     const isAtRest = fact === undefined && !delivered && kubevirtSteps(world.cluster).length === 0;
     if (isAtRest && world.calls.length === 0) return;
   }

@@ -78,7 +78,7 @@ function poolStep({ cluster, random, pool }: Choice): Step {
   });
   const draw = random.int(20);
   if (draw < 9) {
-    const replicas = random.int(REPLICAS_MAX + 1);
+    const replicas = random.chance(0.4) ? 0 : random.int(REPLICAS_MAX + 1);
     const body = { spec: { replicas } };
     return { label: `user scales ${name} to ${replicas}`, take: () => change(cluster, `${path}/scale`, body) };
   }

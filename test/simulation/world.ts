@@ -74,8 +74,8 @@ export interface World {
   advance(ms: number): void;
   /** When the next handler wakes from its sleep. */
   wakesAt(): number | undefined;
-  /** Receives what is due in the queue and runs it; false when nothing is. */
-  deliver(queue: QueueName, instance: number): boolean;
+  /** Receives what is due in the queue and runs it, in so many warm instances at once; false when nothing is. */
+  deliver(queue: QueueName, copies: number): boolean;
   report(fact: Reconciled): void;
   resync(): void;
   wake(pool: { readonly namespace: string; readonly name: string }, cause: string): void;
@@ -231,22 +231,24 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
       forget(late, ({ until }) => until <= clock);
     },
     wakesAt: () => (sleepers.length === 0 ? undefined : Math.min(...sleepers.map(({ until }) => until))),
-    deliver(queue, instance) {
+    deliver(queue, copies) {
       const batch = queues[queue].receive(clock);
       if (batch.length === 0) return false;
       const all = new Set(batch.map(({ id }) => id));
-      const invocation = begin("reconcile", () => queues[queue].settle(batch, all, clock));
-      run(
-        invocation,
-        async (context) => instances[instance % WARM_INSTANCES]?.reconcile(batchEvent(queue, batch), context),
-        (response) => {
-          const failed =
-            response === undefined
-              ? all
-              : new Set(response.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier));
-          queues[queue].settle(batch, failed, clock);
-        },
-      );
+      let left = copies;
+      // The queue hears once: of the copy that ends last.
+      const settle = (failed: ReadonlySet<string>) => {
+        left -= 1;
+        if (left === 0) queues[queue].settle(batch, failed, clock);
+      };
+      for (const { reconcile } of instances.slice(0, copies)) {
+        const invocation = begin("reconcile", () => settle(all));
+        run(
+          invocation,
+          async (context) => reconcile(batchEvent(queue, batch), context),
+          (response) => settle(new Set(response?.batchItemFailures.map(({ itemIdentifier }) => itemIdentifier) ?? all)),
+        );
+      }
       return true;
     },
     report(detail) {
