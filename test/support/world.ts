@@ -81,6 +81,7 @@ export interface World {
   readonly access: ClusterAccess;
   readonly connection: Connection;
   readonly kubeconfigPath: string;
+  readonly kubectlPath: string;
   /** What the functions logged, oldest first. */
   readonly logged: readonly LogLine[];
   /** Passes of the functions that the schedule drives, oldest first. */
@@ -147,6 +148,7 @@ export async function startWorld({ standIn = true, functions = true }: WorldOpti
     access: plane.access,
     connection,
     kubeconfigPath: plane.kubeconfigPath,
+    kubectlPath: binaries.kubectl,
     logged,
     passes,
     kubectl: (...args) => kubectl(client, args),
