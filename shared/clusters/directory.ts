@@ -27,10 +27,10 @@ export interface DirectoryDeps {
 export function createDirectory({ registry, now, connect = openConnection }: DirectoryDeps): Directory {
   const read = async (name: string, previous: ReachableCluster | undefined): Promise<ReachableCluster | undefined> => {
     const access = await registry.access(name);
-    if (access === undefined) return undefined;
     if (previous !== undefined && JSON.stringify(previous.access) === JSON.stringify(access)) return previous;
     // Passes under way still use the old connection: it ends when they are done.
-    if (previous !== undefined) void previous.connection.close("drained");
+    if (previous !== undefined) void previous.connection.close("drained").catch(() => {});
+    if (access === undefined) return undefined;
     return { name, access, connection: connect(access), cache: { poolVersion: undefined } };
   };
   return { names: () => registry.names(), ...createEntryCache<ReachableCluster | undefined>(read, now) };

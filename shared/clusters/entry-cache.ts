@@ -17,20 +17,26 @@ interface Entry<T> {
   expiresAt: number;
 }
 
-/** `read` gets the value that it replaces, if any. `now` is in epoch milliseconds. */
+/** `read` gets the value that it replaces, if any; one read of a name at a time. `now` is in epoch milliseconds. */
 export function createEntryCache<T>(
   read: (name: string, previous: T | undefined) => Promise<T>,
   now: () => number,
 ): EntryCache<T> {
   const entries = new Map<string, Entry<T>>();
+  const reading = new Map<string, Promise<T>>();
+  const refresh = async (name: string): Promise<T> => {
+    const value = await read(name, entries.get(name)?.value);
+    if (entries.size >= ENTRIES_MAX) entries.clear();
+    entries.set(name, { value, readAt: now(), expiresAt: now() + ENTRY_TTL_MS });
+    return value;
+  };
   return {
     async find(name) {
       const entry = entries.get(name);
       if (entry !== undefined && now() < entry.expiresAt) return entry.value;
-      const value = await read(name, entry?.value);
-      if (entries.size >= ENTRIES_MAX) entries.clear();
-      entries.set(name, { value, readAt: now(), expiresAt: now() + ENTRY_TTL_MS });
-      return value;
+      const promise = reading.get(name) ?? refresh(name).finally(() => reading.delete(name));
+      reading.set(name, promise);
+      return promise;
     },
     refuse(name) {
       const entry = entries.get(name);
