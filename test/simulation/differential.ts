@@ -49,8 +49,8 @@ export async function findDifference(
 }
 
 /**
- * What became of each object: there, or on its way out. Once the collectors are at rest this is the same on both sides; which of
- * several dead owners an object still names is not, for it depends on which of them the collector saw first.
+ * What became of each object: there, or on its way out. Which of several dead owners an object still names is left out, for that
+ * depends on which of them the collector saw first.
  */
 export async function fatesOf({ server, memory }: Side): Promise<readonly string[]> {
   const fates = KIND_NAMES.map(async (kind) => {

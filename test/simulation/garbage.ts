@@ -5,6 +5,7 @@
 import type { MemoryCluster } from "./cluster.ts";
 import type { Kind } from "./kinds.ts";
 import { finalizersOf, isTerminating, type KubeObject, type Owner, ownersOf } from "./objects.ts";
+import type { Random } from "./random.ts";
 
 const ACTOR = "garbage-collector";
 const FOREGROUND = "foregroundDeletion";
@@ -34,9 +35,11 @@ export function garbageSteps(cluster: MemoryCluster): readonly Step[] {
   return [...graph.byUid.values()].flatMap((node) => [...collectSteps(graph, node), ...ownerSteps(graph, node)]);
 }
 
-/** Takes steps until there is none. */
-export function collectGarbage(cluster: MemoryCluster): void {
-  for (let [step] = garbageSteps(cluster); step !== undefined; [step] = garbageSteps(cluster)) step.take();
+/** Takes steps until there is none, always the first or, with `random`, any: where things end can depend on the order. */
+export function collectGarbage(cluster: MemoryCluster, random?: Random): void {
+  for (let steps = garbageSteps(cluster); steps.length > 0; steps = garbageSteps(cluster)) {
+    steps[random === undefined ? 0 : random.int(steps.length)]?.take();
+  }
 }
 
 function graphOf(cluster: MemoryCluster): Graph {

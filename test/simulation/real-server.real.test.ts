@@ -21,11 +21,15 @@ import { collectGarbage } from "./garbage.ts";
 import { loadKinds } from "./kinds.ts";
 import { type Operation, sequences } from "./operations.ts";
 import { isSame } from "./patches.ts";
+import { createRandom } from "./random.ts";
 import { shrink } from "./shrink.ts";
 
 const SEQUENCES = Number(process.env["SIMULATION_SEQUENCES"] ?? 600);
 const OPERATIONS = 30;
 const CONCURRENCY = 12;
+/** Orders of the collector's steps that are tried for a sequence that ended otherwise, and for how many sequences. */
+const ORDERS = 60;
+const ORDERS_TRIED_FOR_MAX = 20;
 /** Of a failure, how often a shorter story is tried. */
 const SHRINK_ATTEMPTS_MAX = 200;
 const TIMEOUT_MS = 10 * 60_000;
@@ -56,20 +60,36 @@ async function newNamespace(): Promise<string> {
   return name;
 }
 
-const real: Server = (call) => connection.send({ ...call, signal: AbortSignal.timeout(60_000) });
+const realServer: Server = (call) => connection.send({ ...call, signal: AbortSignal.timeout(60_000) });
 
 async function newStory(operations: readonly Operation[]): Promise<Story> {
   const namespace = await newNamespace();
   const memory = createMemoryCluster({ seed: namespaces, kinds, now: Date.now });
   memory.addNamespace(namespace);
   const inMemory: Server = async (call) => memory.answer(call, "test");
-  const sides = [sideOf("real server", real, namespace), sideOf("in memory", inMemory, namespace)];
+  const sides = [sideOf("real server", realServer, namespace), sideOf("in memory", inMemory, namespace)];
   return { operations, memory, sides };
 }
 
 async function differenceIn(operations: readonly Operation[]): Promise<Difference | undefined> {
   const story = await newStory(operations);
   return findDifference(operations, story.sides);
+}
+
+/** Whether some order of the collector's steps in memory ends as the real server did. */
+async function isPossible({ operations, sides: [real] }: Story): Promise<boolean> {
+  if (real === undefined) return false;
+  const fates = await fatesOf(real);
+  const { namespace } = real.memory;
+  for (let seed = 1; seed <= ORDERS; seed += 1) {
+    const memory = createMemoryCluster({ seed: 1, kinds, now: Date.now });
+    memory.addNamespace(namespace);
+    const side = sideOf("in memory", async (call) => memory.answer(call, "test"), namespace);
+    await findDifference(operations, [side]);
+    collectGarbage(memory, createRandom(seed));
+    if (isSame(fates, await fatesOf(side))) return true;
+  }
+  return false;
 }
 
 /** Says what to look at; the seed and the shortest operations that still differ. */
@@ -153,12 +173,13 @@ describe("the real API server", () => {
       let open: readonly Story[] = done;
       await eventually(async () => {
         const fates = await Promise.all(open.map(({ sides }) => Promise.all(sides.map(fatesOf))));
-        open = open.filter((_, index) => !isSame(fates[index]?.[0], fates[index]?.[1]));
+        const differing = open.filter((_, index) => !isSame(fates[index]?.[0], fates[index]?.[1]));
+        // Most agree at once. What the collector does with several dying owners depends on the order in which it sees them.
+        const isFew = differing.length <= ORDERS_TRIED_FOR_MAX;
+        const hopeless = await Promise.all(differing.map(async (story) => !(isFew && (await isPossible(story)))));
+        open = differing.filter((_, index) => hopeless[index]);
         const left = open.map(({ operations }) => all.indexOf(operations));
-        expect({ left, fates: open.length === 0 ? [] : fates }, `seed ${SEED} (SIMULATION_SEED)`).toEqual({
-          left: [],
-          fates: [],
-        });
+        expect(left, `seed ${SEED} (SIMULATION_SEED): sequences that end otherwise`).toEqual([]);
       });
     },
     TIMEOUT_MS,

@@ -145,7 +145,7 @@ const WEIGHTS = [
   ["late", 4],
   ["kill", 4],
   ["resync", 2],
-  ["crash", 1],
+  ["crash", 6],
   ["pages", 1],
 ] as const;
 type StepKind = (typeof WEIGHTS)[number][0];
