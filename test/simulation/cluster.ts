@@ -13,6 +13,7 @@ import { createRandom, type Random } from "./random.ts";
 import {
   alreadyExists,
   badRequest,
+  conflict,
   failedUid,
   missingNamespace,
   notFound,
@@ -236,8 +237,9 @@ interface Update {
 
 /** A write that changes nothing makes no version. One that takes a deleted object's last finalizer ends it, and answers with its old version. */
 function save({ store }: World, { kind, existing, next }: Update, actor: string): KubeObject {
-  if (next === existing) return existing;
-  if (!isTerminating(next) || finalizersOf(next).length > 0) return store.put(kind, next, actor);
+  if (!isTerminating(next) || finalizersOf(next).length > 0) {
+    return next === existing ? existing : store.put(kind, next, actor);
+  }
   store.remove(kind, existing, actor);
   return next;
 }
@@ -272,6 +274,10 @@ function remove(
   if (next !== undefined) {
     const object = next === existing ? existing : world.store.put(kind, next, actor);
     return { status: 200, body: shown(object, target) };
+  }
+  if (options.resourceVersion !== undefined && finalizersOf(existing).length > 0) {
+    // A surprise: a delete that would take the collector's last finalizer away fails its own precondition.
+    throw conflict(kind, name);
   }
   world.store.remove(kind, existing, actor);
   const details = {
