@@ -20,6 +20,7 @@ const auditEventSchema = z.object({
       namespace: z.string().optional(),
       name: z.string().optional(),
       apiGroup: z.string().optional(),
+      subresource: z.string().optional(),
     })
     .nullish(),
   responseStatus: z.object({ code: z.int().optional() }).nullish(),
@@ -41,7 +42,9 @@ export function readAuditEvent(event: unknown): Change | "ignored" | "bad" {
   if (kind === undefined || namespace === undefined || name === undefined) return "ignored";
   const isOwn = user?.groups?.includes(OWN_GROUP) === true;
   if (isOwn && (kind === "vm" || kind === "instance")) return "ignored";
-  return { kind, namespace, name, object: undefined, oldObject: undefined };
+  // A status hides no machine from the selector, so it needs no wide look; without bodies every heartbeat is told.
+  const isStatus = kind === "vm" && objectRef?.subresource === "status";
+  return { kind: isStatus ? "instance" : kind, namespace, name, object: undefined, oldObject: undefined };
 }
 
 function isDryRun(requestUri: string): boolean {

@@ -77,6 +77,11 @@ describe("audit events", () => {
     expect([answer.statusCode, woken]).toEqual([202, []]);
   });
 
+  it("of a machine's status ask for no wide look", async () => {
+    const { woken } = await post({ body: anEventList(anAuditEvent({}, { ...VM_REF, subresource: "status" })) });
+    expect(woken).toEqual(["ci/web instance"]);
+  });
+
   it("that are bad do not lose the others", async () => {
     const { answer, woken } = await post({ body: anEventList({ stage: 7 }, anAuditEvent(), "x") });
     expect([answer.statusCode, JSON.parse(answer.body), woken]).toEqual([

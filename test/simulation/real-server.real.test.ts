@@ -166,20 +166,28 @@ describe("the real API server", () => {
           done.push(story);
         }
       };
-      const T=(l:string)=>process.stderr.write(`${l} ${Math.round(performance.now())} cpu ${Math.round(process.cpuUsage().user/1000)}\n`);T('begin');
-      await Promise.all(Array.from({ length: CONCURRENCY }, worker));T('sequences');
+      const T = (l: string) =>
+        process.stderr.write(
+          `${l} ${Math.round(performance.now())} cpu ${Math.round(process.cpuUsage().user / 1000)}\n`,
+        );
+      T("begin");
+      await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+      T("sequences");
       release();
       await starting;
       for (const { memory } of done) collectGarbage(memory);
-      T('collected');let open: readonly Story[] = done;
+      T("collected");
+      let open: readonly Story[] = done;
       await eventually(async () => {
         const fates = await Promise.all(open.map(({ sides }) => Promise.all(sides.map(fatesOf))));
-        T(`poll ${open.length}`);const differing = open.filter((_, index) => !isSame(fates[index]?.[0], fates[index]?.[1]));
+        T(`poll ${open.length}`);
+        const differing = open.filter((_, index) => !isSame(fates[index]?.[0], fates[index]?.[1]));
         // Most agree at once. What the collector does with several dying owners depends on the order in which it sees them.
         const isFew = differing.length <= ORDERS_TRIED_FOR_MAX;
         const hopeless = await Promise.all(differing.map(async (story) => !(isFew && (await isPossible(story)))));
         open = differing.filter((_, index) => hopeless[index]);
-        T(`left ${open.length} of ${differing.length}`);const left = open.map(({ operations }) => all.indexOf(operations));
+        T(`left ${open.length} of ${differing.length}`);
+        const left = open.map(({ operations }) => all.indexOf(operations));
         expect(left, `seed ${SEED} (SIMULATION_SEED): sequences that end otherwise`).toEqual([]);
       });
     },
