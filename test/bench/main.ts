@@ -34,6 +34,8 @@ async function main(args: readonly string[]): Promise<number> {
     process.stderr.write(`${seconds} s  ${step}\n`);
   };
   const world = await startEventsWorld({ onProgress });
+  const end = () => void world.stop().finally(() => process.exit(130));
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, end);
   try {
     await world.startFunctions({ resyncSeconds: 0 });
     const given = { world, onProgress };

@@ -21,14 +21,14 @@ const PRECEDES_MAX_MS = 20_000;
 const FUNCTION_TIMEOUT_MS = 60_000;
 const PROMPT: Invocation = { durationMs: 100, instance: 0, fate: "succeeds" };
 /** Of the runs that must find a counterexample, so that they find the same one every time. */
-const SEED = 4;
+const SEED = 2;
 
 const cause = fc.constantFrom<Cause>("pool", "vm", "instance", "disk");
 /** Mostly one pool, and the edges of its first seconds: that is where changes meet in one bucket. */
-const pool = fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.nat(2));
-const at = fc.oneof(fc.constantFrom(0, 1, 999, 1_000, 1_999, 2_000), fc.nat(3_000), fc.nat(60_000));
+const pool = fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, fc.nat(2));
+const at = fc.oneof(fc.constantFrom(0, 1, 999, 1_000, 1_999, 2_000), fc.nat(5_000), fc.nat(60_000));
 const received = { atMs: at, sender: fc.nat(1), publishMs: fc.oneof(fc.constant(0), fc.nat(3_000)) };
-const change = fc.record({ pool, cause, agoMs: fc.oneof(fc.constant(0), fc.nat(100), fc.nat(5_000)) });
+const change = fc.record({ pool, cause, agoMs: fc.oneof({ weight: 3, arbitrary: fc.nat(100) }, fc.nat(5_000)) });
 
 const audit: fc.Arbitrary<readonly Arrival[]> = fc
   .record({
@@ -57,10 +57,12 @@ const invocation: fc.Arbitrary<Invocation> = fc.record({
 
 function scenarios(skewMaxMs = SKEW_MAX_MS): fc.Arbitrary<Scenario> {
   const skew = fc.oneof(fc.constant(0), fc.constant(skewMaxMs), fc.nat(skewMaxMs));
-  const notices = fc.oneof(audit, admission);
+  const notices = fc.oneof({ weight: 2, arbitrary: audit }, admission);
   const few = fc.array(notices, { minLength: 1, maxLength: 3 });
   return fc.record({
-    arrivals: fc.oneof(few, fc.array(notices, { maxLength: 12 })).map((lists) => lists.flat()),
+    arrivals: fc
+      .oneof({ weight: 2, arbitrary: few }, fc.array(notices, { maxLength: 12 }))
+      .map((lists) => lists.flat()),
     senderSkewsMs: fc.tuple(skew, skew),
     instanceSkewsMs: fc.tuple(
       fc.constant(0),
@@ -103,7 +105,7 @@ describe("the wake-up rule", () => {
         expect(missedChanges(outcome)).toEqual([]);
         expect(messagesASecondMax(outcome)).toBeLessThanOrEqual(2);
       }),
-      { numRuns: 250 },
+      { numRuns: 600 },
     );
   });
 
