@@ -19,13 +19,14 @@ beforeAll(async () => {
 
 afterAll(() => world.stop());
 
-/** What a reader waits for before going on: the pool is as it asks for, or gone. */
+/** What a reader waits for before going on: the pool is as it asks for, paused (then nothing comes), or gone. */
 async function untilThere(): Promise<void> {
   const namespace = world.namespace("default");
   const pool = await namespace.pool(POOL);
   if (pool === undefined || pool.metadata.deletionTimestamp !== undefined) return;
-  const { stdout } = await world.tryKubectl(["get", "vmpool", POOL, "-o", "jsonpath={.spec.replicas}"]);
-  const replicas = Number(stdout);
+  const { stdout } = await world.tryKubectl(["get", "vmpool", POOL, "-o", "jsonpath={.spec.replicas} {.spec.paused}"]);
+  const [replicas, paused] = [Number(stdout.split(" ")[0]), stdout.endsWith("true")];
+  if (paused) return;
   await untilStatus(namespace, POOL, { replicas, readyReplicas: replicas });
 }
 
