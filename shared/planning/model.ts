@@ -89,10 +89,15 @@ const selectionPolicySchema = z.looseObject({
   selectors: z
     .looseObject({
       labelSelector: labelSelectorSchema.nullish(),
-      nodeSelectorRequirementMatcher: z.array(z.looseObject({ key: z.string(), operator: z.string() })).nullish(),
+      nodeSelectorRequirementMatcher: z
+        .array(z.strictObject({ key: z.string(), operator: z.string(), values: z.array(z.string()).nullish() }))
+        .nullish(),
     })
     .nullish(),
 });
+/** Which machines come first, and which are left out. */
+export type SelectionPolicy = z.infer<typeof selectionPolicySchema>;
+export type StatePreservation = z.infer<typeof statePreservationSchema>;
 const templateMetadataSchema = z.looseObject({
   labels: labelsSchema.nullish(),
   annotations: z.record(z.string(), z.string()).nullish(),
@@ -173,35 +178,103 @@ export interface Vm {
   readonly resourceVersion: string;
   /** The number in the name; undefined when the pool would not have given that name. */
   readonly ordinal: number | undefined;
+  /** In epoch milliseconds; the API has whole seconds. 0 when it does not say. */
+  readonly createdAt: number;
   readonly owners: readonly OwnerReference[];
   readonly labels: Labels;
+  readonly annotations: Readonly<Record<string, string>>;
   readonly finalizers: readonly string[];
   readonly terminating: boolean;
   /** Its condition `Ready` is True; always false where only metadata were read. */
   readonly ready: boolean;
+  /** KubeVirt says that its instance must restart for the spec to take effect. */
+  readonly restartRequired: boolean;
+  /** Undefined where only metadata were read, or when it is not what the API promises: such a VM is not updated. */
+  readonly spec: VmSpec | undefined;
 }
+
+const statusWithConditionsSchema = z.looseObject({ conditions: z.array(conditionSchema).nullish() });
 
 const vmSchema = z.object({
   metadata: metadataSchema,
-  status: z.looseObject({ conditions: z.array(conditionSchema).nullish() }).nullish(),
+  spec: vmSpecSchema.optional().catch(undefined),
+  status: statusWithConditionsSchema.nullish(),
 });
 
 /** Reads a VM, or its metadata alone; undefined when it is not what the API promises. */
 export function parseVm(object: unknown, poolName: string): Vm | undefined {
   const parsed = vmSchema.safeParse(object);
   if (!parsed.success) return undefined;
-  const { metadata, status } = parsed.data;
+  const { metadata, spec, status } = parsed.data;
   return {
     name: metadata.name,
     uid: metadata.uid,
     resourceVersion: metadata.resourceVersion,
     ordinal: ordinalOf(poolName, metadata.name),
+    createdAt: timeOf(metadata.creationTimestamp),
     owners: metadata.ownerReferences ?? [],
     labels: metadata.labels ?? {},
+    annotations: metadata.annotations ?? {},
     finalizers: metadata.finalizers ?? [],
     terminating: metadata.deletionTimestamp !== undefined,
-    ready: (status?.conditions ?? []).some(({ type, status: value }) => type === "Ready" && value === "True"),
+    ready: isTrue(status, "Ready"),
+    restartRequired: isTrue(status, "RestartRequired"),
+    spec,
   };
+}
+
+/** The running guest of a VM: a VirtualMachineInstance. */
+export interface Instance {
+  readonly name: string;
+  readonly uid: string;
+  readonly resourceVersion: string;
+  /** UID of the VM that controls it. */
+  readonly vmUid: string | undefined;
+  /** In epoch milliseconds; 0 when the API does not say. */
+  readonly createdAt: number;
+  readonly labels: Labels;
+  readonly terminating: boolean;
+  /** Its condition `Ready` is True and its phase Running. */
+  readonly ready: boolean;
+  /** The spec as it runs; what is updated live shows here. */
+  readonly spec: unknown;
+}
+
+const instanceSchema = z.object({
+  metadata: metadataSchema,
+  spec: z.unknown().optional(),
+  status: statusWithConditionsSchema.extend({ phase: z.string().nullish() }).nullish(),
+});
+
+/** Reads an instance; undefined when it is not what the API promises. */
+export function parseInstance(object: unknown): Instance | undefined {
+  const parsed = instanceSchema.safeParse(object);
+  if (!parsed.success) return undefined;
+  const { metadata, spec, status } = parsed.data;
+  const controller = metadata.ownerReferences?.find((owner) => owner.controller === true);
+  return {
+    name: metadata.name,
+    uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    vmUid: controller?.kind === "VirtualMachine" ? controller.uid : undefined,
+    createdAt: timeOf(metadata.creationTimestamp),
+    labels: metadata.labels ?? {},
+    terminating: metadata.deletionTimestamp !== undefined,
+    ready: status?.phase === "Running" && isTrue(status, "Ready"),
+    spec,
+  };
+}
+
+type StatusWithConditions = z.infer<typeof statusWithConditionsSchema>;
+
+function isTrue(status: StatusWithConditions | null | undefined, wanted: string): boolean {
+  return (status?.conditions ?? []).some(({ type, status: value }) => type === wanted && value === "True");
+}
+
+/** Epoch milliseconds of a `metav1.Time`; 0 when there is none. */
+function timeOf(timestamp: string | undefined): number {
+  const time = Date.parse(timestamp ?? "");
+  return Number.isNaN(time) ? 0 : time;
 }
 
 /** The owner that controls a VM, if any. */

@@ -1,6 +1,14 @@
 /** Builders of what the planner reads, through the schemas of the API's JSON; every field can be overridden, none is hidden. */
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger } from "../../shared/planning/claim.ts";
-import { type Pool, parsePool, parseVm, type Revision, type Vm } from "../../shared/planning/model.ts";
+import {
+  type Instance,
+  type Pool,
+  parseInstance,
+  parsePool,
+  parseVm,
+  type Revision,
+  type Vm,
+} from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, vmName } from "../../shared/planning/names.ts";
 import type { Observation } from "../../shared/planning/plan.ts";
 import { judge } from "../../shared/planning/verdict.ts";
@@ -79,9 +87,15 @@ export interface VmOverrides {
   readonly owners?: readonly Json[];
   readonly labels?: Readonly<Record<string, string>>;
   readonly revision?: string | null;
+  readonly annotations?: Readonly<Record<string, string>>;
   readonly finalizers?: readonly string[];
   readonly terminating?: boolean;
   readonly ready?: boolean;
+  readonly restartRequired?: boolean;
+  /** As `creationTimestamp`; an hour before `NOW` unless given. */
+  readonly created?: string;
+  /** Its spec as stored; null where only metadata are read. The template of `aSpec()` unless given. */
+  readonly spec?: Json | null;
 }
 
 /** A ready machine of the pool. */
@@ -97,16 +111,78 @@ export function aVm(ordinal: number, overrides: VmOverrides = {}): Vm {
         uid: overrides.uid ?? aVmUid(ordinal),
         resourceVersion: String(1_000 + ordinal),
         labels: { ...(overrides.labels ?? LABELS), ...(revision === null ? {} : { [REVISION_LABEL]: revision }) },
+        annotations: overrides.annotations ?? {},
+        creationTimestamp: overrides.created ?? "2026-11-22T09:00:00Z",
         finalizers: overrides.finalizers ?? [POOL_FINALIZER, KUBEVIRT_FINALIZER],
         ownerReferences: overrides.owners ?? (pool === null ? [] : [anOwner(pool)]),
         ...(overrides.terminating === true ? { deletionTimestamp: "2026-11-22T09:59:30Z" } : {}),
       },
-      status: { conditions: [{ type: "Ready", status: ready ? "True" : "False" }] },
+      ...(overrides.spec === null ? {} : { spec: overrides.spec ?? aVmSpec(revision) }),
+      status: {
+        conditions: [
+          { type: "Ready", status: ready ? "True" : "False" },
+          ...(overrides.restartRequired === true ? [{ type: "RestartRequired", status: "True" }] : []),
+        ],
+      },
     },
     poolName,
   );
   if (vm === undefined) throw new Error("the builder's VM is not what the API promises");
   return vm;
+}
+
+/** The spec of a machine made from the template of `aSpec()`. */
+export function aVmSpec(revision: string | null, overrides: Json = {}): Json {
+  const labels = revision === null ? {} : { [REVISION_LABEL]: revision };
+  return { runStrategy: "Always", template: { metadata: { labels }, spec: { domain: {} } }, ...overrides };
+}
+
+export interface InstanceOverrides {
+  readonly poolName?: string;
+  readonly uid?: string;
+  readonly vmUid?: string;
+  readonly revision?: string | null;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly terminating?: boolean;
+  readonly ready?: boolean;
+  readonly created?: string;
+  readonly spec?: Json;
+}
+
+/** The ready instance of the machine of an ordinal. */
+export function anInstance(ordinal: number, overrides: InstanceOverrides = {}): Instance {
+  const { poolName = "web", revision = `${poolName}-1`, ready = true } = overrides;
+  const instance = parseInstance({
+    apiVersion: "kubevirt.io/v1",
+    kind: "VirtualMachineInstance",
+    metadata: {
+      name: vmName(poolName, ordinal),
+      namespace: "default",
+      uid: overrides.uid ?? anInstanceUid(ordinal),
+      resourceVersion: String(2_000 + ordinal),
+      creationTimestamp: overrides.created ?? "2026-11-22T09:00:00Z",
+      labels: { ...overrides.labels, ...(revision === null ? {} : { [REVISION_LABEL]: revision }) },
+      ownerReferences: [
+        anOwner(overrides.vmUid ?? aVmUid(ordinal), {
+          apiVersion: "kubevirt.io/v1",
+          kind: "VirtualMachine",
+          name: vmName(poolName, ordinal),
+        }),
+      ],
+      ...(overrides.terminating === true ? { deletionTimestamp: "2026-11-22T09:59:30Z" } : {}),
+    },
+    spec: overrides.spec ?? { domain: {} },
+    status: {
+      phase: ready ? "Running" : "Scheduling",
+      conditions: [{ type: "Ready", status: ready ? "True" : "False" }],
+    },
+  });
+  if (instance === undefined) throw new Error("the builder's instance is not what the API promises");
+  return instance;
+}
+
+export function anInstanceUid(ordinal: number): string {
+  return `${(0xcafe0000 + ordinal).toString(16)}-0000-4000-8000-000000000000`;
 }
 
 export function aVmUid(ordinal: number): string {
