@@ -2,24 +2,35 @@
 import { announceAdvice } from "../planning/advice.ts";
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
 import { isRecord } from "../planning/json.ts";
-import type { Vm } from "../planning/model.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER, REVOKED_ANNOTATION, vmName } from "../planning/names.ts";
+import type { Revision, Vm } from "../planning/model.ts";
+import {
+  CLAIM_ANNOTATION,
+  GUARDED_ANNOTATION,
+  POOL_FINALIZER,
+  REVISION_LABEL,
+  REVOKED_ANNOTATION,
+  vmName,
+} from "../planning/names.ts";
 import type { Action, ActionKind, Observation, Plan } from "../planning/plan.ts";
-import { buildRevision } from "../planning/revisions.ts";
+import { buildRevision, namingOf } from "../planning/revisions.ts";
 import type { Announcement, PassFailure } from "../planning/status.ts";
 import { buildVm } from "../planning/template.ts";
+import type { Verdict } from "../planning/verdict.ts";
 import {
   type Answer,
   type ApiFailure,
+  CLAIMS,
   type Cluster,
   CONTROLLER_REVISIONS,
+  DATA_VOLUMES,
+  INSTANCES,
   type JsonPatchOperation,
   poolsOf,
+  type ResourceType,
   VIRTUAL_MACHINES,
 } from "./cluster.ts";
+import { inParallel } from "./parallel.ts";
 
-/** Calls under way at once. */
-const CONCURRENCY = 16;
 const RETRIES_MAX = 3;
 
 export interface ApplyContext {
@@ -60,22 +71,60 @@ interface Progress {
 /** Applies the plan's actions: upkeep, revocations, the claim, then what the claim allows. A phase that fails stops those that lean on it. */
 export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Applied> {
   const progress: Progress = { outcomes: [], ledger: context.seen.ledger, poolResourceVersion: undefined };
-  await applyAll(of(plan, "releaseVm", "dropVmFinalizer"), progress, (action) =>
-    freeVm(action.vm, context, action.kind),
+  await applyUpkeep(plan, context, progress);
+  await applyAll(of(plan, "revokeDelete", "revokeRestart"), progress, (action) =>
+    action.kind === "revokeDelete" ? revoke(action.vm, context) : revokeRestart(action, context),
   );
-  await applyAll(of(plan, "revokeDelete"), progress, (action) => revoke(action.vm, context));
-  const guarded = of(plan, "createRevision", "createVm", "deleteVm");
-  if (hasFailed(progress, "revokeDelete") || !(await applyClaim(plan, context, progress))) {
-    skip(guarded, progress);
+  const revoked = !hasFailed(progress, "revokeDelete") && !hasFailed(progress, "revokeRestart");
+  if (!revoked || !(await applyClaim(plan, context, progress))) {
+    skip(of(plan, ...AFTER_CLAIM), progress);
     return progress;
   }
   await applyAll(of(plan, "createRevision"), progress, (action) => createRevision(action.name, context));
-  const creates = of(plan, "createVm");
-  if (hasFailed(progress, "createRevision")) skip(creates, progress);
-  else await applyCreates(creates, context, progress);
+  const named = [of(plan, "createVm"), of(plan, "updateVm")] as const;
+  if (hasFailed(progress, "createRevision")) skip(named.flat(), progress);
+  else {
+    await applyCreates(named[0], context, progress);
+    await applyGrowing(named[1], progress, (action) => updateVm(action, context));
+  }
   await applyAll(of(plan, "deleteVm"), progress, (action) => deleteVm(action.vm, context));
+  await applyAll(of(plan, "restartInstance"), progress, (action) => restart(action, context));
+  await applyAll(of(plan, "labelInstance"), progress, (action) => labelInstance(action, context));
+  await applyAll(of(plan, "pruneRevision"), progress, ({ revision }) => prune(revision, context));
   await applyAll(of(plan, "dropPoolFinalizer"), progress, () => dropPoolFinalizer(context));
   return progress;
+}
+
+/** Not done when the claim could not be written. */
+const AFTER_CLAIM = [
+  "createRevision",
+  "createVm",
+  "updateVm",
+  "deleteVm",
+  "restartInstance",
+  "labelInstance",
+  "pruneRevision",
+  "dropPoolFinalizer",
+] as const satisfies readonly ActionKind[];
+
+/** Lets machines go: their disks first, and not the machine whose disks did not follow. */
+async function applyUpkeep(plan: Plan, context: ApplyContext, progress: Progress): Promise<void> {
+  await applyAll(of(plan, "changeDisk"), progress, (action) => changeDisk(action, context));
+  const stuck = new Set(
+    progress.outcomes.flatMap(({ action, result }) =>
+      action.kind === "changeDisk" && result !== "done" && result !== "already" ? [action.vm.uid] : [],
+    ),
+  );
+  const follow = of(plan, "markVm", "releaseVm", "dropVmFinalizer");
+  skip(
+    follow.filter(({ vm }) => stuck.has(vm.uid)),
+    progress,
+  );
+  await applyAll(
+    follow.filter(({ vm }) => !stuck.has(vm.uid)),
+    progress,
+    (action) => (action.kind === "markVm" ? markVm(action, context) : freeVm(action.vm, context, action.kind)),
+  );
 }
 
 /** How many of each kind were done, kinds that were not left out. */
@@ -110,13 +159,9 @@ async function applyAll<A extends Action>(
   progress: Progress,
   act: (action: A) => Promise<Result>,
 ): Promise<void> {
-  const queue = [...actions];
-  const worker = async () => {
-    for (let action = queue.shift(); action !== undefined; action = queue.shift()) {
-      progress.outcomes.push({ action, ...(await act(action)) });
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(CONCURRENCY, actions.length) }, worker));
+  await inParallel(actions, async (action) => {
+    progress.outcomes.push({ action, ...(await act(action)) });
+  });
 }
 
 /** One call, repeated when the server asks for patience and the time allows it. `onUnclear` hears of answers that do not say what happened. */
@@ -140,22 +185,29 @@ function failed(failure: ApiFailure): Result {
   return { result: "failed", failure };
 }
 
-/** Creates in batches of 1, 2, 4, …: a template that the cluster refuses costs one call. Stops at the first failure. */
+/** Acts in batches of 1, 2, 4, …: a template that the cluster refuses costs one call. Stops at the first failure. */
+async function applyGrowing<A extends Action>(
+  actions: readonly A[],
+  progress: Progress,
+  act: (action: A) => Promise<Result>,
+): Promise<void> {
+  const before = progress.outcomes.length;
+  for (let start = 0, size = 1; start < actions.length; start += size, size *= 2) {
+    await applyAll(actions.slice(start, start + size), progress, act);
+    if (progress.outcomes.slice(before).some(({ result }) => result === "failed" || result === "skipped")) {
+      skip(actions.slice(start + size), progress);
+      break;
+    }
+  }
+}
+
 async function applyCreates(
   creates: readonly Extract<Action, { kind: "createVm" }>[],
   context: ApplyContext,
   progress: Progress,
 ): Promise<void> {
   const tainted = new Set(progress.ledger.tainted);
-  const before = progress.outcomes.length;
-  for (let start = 0, size = 1; start < creates.length; start += size, size *= 2) {
-    const batch = creates.slice(start, start + size);
-    await applyAll(batch, progress, (action) => createVm(action, context, () => tainted.add(action.ordinal)));
-    if (progress.outcomes.slice(before).some(({ result }) => result === "failed" || result === "skipped")) {
-      skip(creates.slice(start + size), progress);
-      break;
-    }
-  }
+  await applyGrowing(creates, progress, (action) => createVm(action, context, () => tainted.add(action.ordinal)));
   progress.ledger = { ...progress.ledger, tainted };
 }
 
@@ -190,38 +242,122 @@ async function createRevision(name: string, context: ApplyContext): Promise<Resu
 async function deleteVm(vm: Vm, context: ApplyContext): Promise<Result> {
   const { cluster, seen } = context;
   const at = { namespace: seen.pool.namespace, name: vm.name };
-  const answer = await send(context, () => cluster.delete(VIRTUAL_MACHINES, at, vm));
+  return settle(await send(context, () => cluster.delete(VIRTUAL_MACHINES, at, vm)));
+}
+
+/** One merge patch of an object of the pool's namespace, which misses when the object was changed since it was read. */
+async function patchAsRead(
+  context: ApplyContext,
+  target: {
+    readonly type: ResourceType;
+    readonly object: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+    readonly subresource?: "status";
+  },
+  change: { readonly metadata?: object; readonly [field: string]: unknown },
+): Promise<Result> {
+  const { cluster, seen } = context;
+  const { type, object, subresource } = target;
+  const { name, uid, resourceVersion } = object;
+  const body = { ...change, metadata: { ...change.metadata, uid, resourceVersion } };
+  const at = { namespace: seen.pool.namespace, name };
+  return settle(await send(context, () => cluster.patch(type, at, { type: "merge", body }, subresource)));
+}
+
+/** An object that is gone needs nothing more. */
+function settle(answer: Answer<unknown> | undefined): Result {
   if (answer === undefined) return SKIPPED;
   if (answer.ok) return DONE;
   return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
+}
+
+function updateVm({ vm, patch }: Extract<Action, { kind: "updateVm" }>, context: ApplyContext): Promise<Result> {
+  return patchAsRead(context, { type: VIRTUAL_MACHINES, object: vm }, { ...patch });
+}
+
+/** Under these run strategies a machine whose instance is deleted stays off. */
+const ASKS_TO_START: readonly unknown[] = ["Manual", "RerunOnFailure"];
+
+/**
+ * Deletes the instance, which the machine then makes anew; or asks the machine to stop it and to start again, as `virtctl
+ * restart` does. Either misses when what it was decided on has changed.
+ */
+async function restart(
+  { vm, instance }: Extract<Action, { kind: "restartInstance" }>,
+  context: ApplyContext,
+): Promise<Result> {
+  const { cluster, seen } = context;
+  if (ASKS_TO_START.includes(vm.spec?.["runStrategy"])) {
+    const stateChangeRequests = [{ action: "Stop", uid: instance.uid }, { action: "Start" }];
+    const target = { type: VIRTUAL_MACHINES, object: vm, subresource: "status" } as const;
+    return patchAsRead(context, target, { status: { stateChangeRequests } });
+  }
+  const at = { namespace: seen.pool.namespace, name: instance.name };
+  return settle(await send(context, () => cluster.delete(INSTANCES, at, instance)));
+}
+
+function labelInstance(
+  { instance, revision }: Extract<Action, { kind: "labelInstance" }>,
+  context: ApplyContext,
+): Promise<Result> {
+  const metadata = { labels: { [REVISION_LABEL]: revision } };
+  return patchAsRead(context, { type: INSTANCES, object: instance }, { metadata });
+}
+
+async function prune(revision: Revision, context: ApplyContext): Promise<Result> {
+  const { cluster, seen } = context;
+  const at = { namespace: seen.pool.namespace, name: revision.name };
+  return settle(await send(context, () => cluster.delete(CONTROLLER_REVISIONS, at, revision)));
+}
+
+function changeDisk(
+  { disk, metadata }: Extract<Action, { kind: "changeDisk" }>,
+  context: ApplyContext,
+): Promise<Result> {
+  const type = disk.kind === "dataVolume" ? DATA_VOLUMES : CLAIMS;
+  return patchAsRead(context, { type, object: disk }, { metadata });
+}
+
+function markVm({ vm, disks }: Extract<Action, { kind: "markVm" }>, context: ApplyContext): Promise<Result> {
+  const metadata = { annotations: { [GUARDED_ANNOTATION]: disks } };
+  return patchAsRead(context, { type: VIRTUAL_MACHINES, object: vm }, { metadata });
 }
 
 /** Drops the pool's finalizer, and on release our owner reference; everything else stays. The list is this read's, so a change in between is a conflict. */
-async function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVmFinalizer"): Promise<Result> {
-  const { cluster, seen } = context;
-  const owners = vm.owners.filter(({ uid }) => uid !== seen.pool.uid);
+function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVmFinalizer"): Promise<Result> {
+  const owners = vm.owners.filter(({ uid }) => uid !== context.seen.pool.uid);
   const metadata = {
-    uid: vm.uid,
-    resourceVersion: vm.resourceVersion,
     finalizers: vm.finalizers.filter((finalizer) => finalizer !== POOL_FINALIZER),
     ...(kind === "releaseVm" ? { ownerReferences: owners } : {}),
   };
-  const at = { namespace: seen.pool.namespace, name: vm.name };
-  const answer = await send(context, () => cluster.patch(VIRTUAL_MACHINES, at, { type: "merge", body: { metadata } }));
-  if (answer === undefined) return SKIPPED;
-  if (answer.ok) return DONE;
-  return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
+  return patchAsRead(context, { type: VIRTUAL_MACHINES, object: vm }, { metadata });
 }
 
 /** Changes the VM, so that a delete that still carries the old resourceVersion misses. Only a live object of that UID will do. */
-async function revoke(vm: Vm, context: ApplyContext): Promise<Result> {
+function revoke(vm: Vm, context: ApplyContext): Promise<Result> {
+  return touch(context, VIRTUAL_MACHINES, vm);
+}
+
+/** A restart is a call on the instance or on its machine: both are changed, so that it misses. */
+async function revokeRestart(
+  { instance, vm }: Extract<Action, { kind: "revokeRestart" }>,
+  context: ApplyContext,
+): Promise<Result> {
+  const machine = vm === undefined ? DONE : await touch(context, VIRTUAL_MACHINES, vm);
+  return machine.result === "done" ? touch(context, INSTANCES, instance) : machine;
+}
+
+async function touch(
+  context: ApplyContext,
+  type: ResourceType,
+  { name, uid }: { readonly name: string; readonly uid: string },
+): Promise<Result> {
   const { cluster, seen, nonce } = context;
-  const body = { metadata: { uid: vm.uid, annotations: { [REVOKED_ANNOTATION]: nonce } } };
-  const at = { namespace: seen.pool.namespace, name: vm.name };
-  const answer = await send(context, () => cluster.patch(VIRTUAL_MACHINES, at, { type: "merge", body }));
+  const body = { metadata: { uid, annotations: { [REVOKED_ANNOTATION]: nonce } } };
+  const at = { namespace: seen.pool.namespace, name };
+  const answer = await send(context, () => cluster.patch(type, at, { type: "merge", body }));
   if (answer === undefined) return SKIPPED;
   if (!answer.ok) return failed(answer.failure);
-  return isTerminating(answer.value) ? { ...SKIPPED } : DONE;
+  return isTerminating(answer.value) ? SKIPPED : DONE;
 }
 
 function isTerminating(object: unknown): boolean {
@@ -263,8 +399,8 @@ function claimOperations(
   { seen, by, nonce }: ApplyContext,
   { action, previous, text }: ClaimWrite,
 ): JsonPatchOperation[] {
-  const { pool, now } = seen;
-  const since = previous?.by === by ? previous.since : { at: now, generation: pool.generation };
+  const { pool, now, verdict } = seen;
+  const since = previous?.by === by ? previous.since : { at: now, generation: pool.generation, ...namingNow(verdict) };
   const value = formatClaim({ ...action.items, by, at: now, nonce, generation: pool.generation, since });
   const annotation = `/metadata/annotations/${CLAIM_ANNOTATION.replace("/", "~1")}`;
   const claim: JsonPatchOperation[] =
@@ -285,6 +421,10 @@ function claimOperations(
   ];
 }
 
+function namingNow(verdict: Verdict): { readonly naming?: string } {
+  return verdict.legal ? { naming: namingOf(verdict.spec) } : {};
+}
+
 function finalizerOperations(finalizers: readonly string[]): JsonPatchOperation[] {
   if (finalizers.length > 0) return [{ op: "add", path: "/metadata/finalizers/-", value: POOL_FINALIZER }];
   return [
@@ -293,15 +433,10 @@ function finalizerOperations(finalizers: readonly string[]): JsonPatchOperation[
   ];
 }
 
-async function dropPoolFinalizer(context: ApplyContext): Promise<Result> {
-  const { cluster, seen, poolVersion } = context;
-  const { pool } = seen;
+function dropPoolFinalizer(context: ApplyContext): Promise<Result> {
+  const { pool } = context.seen;
   const finalizers = pool.finalizers.filter((finalizer) => finalizer !== POOL_FINALIZER);
-  const body = { metadata: { uid: pool.uid, resourceVersion: pool.resourceVersion, finalizers } };
-  const answer = await send(context, () => cluster.patch(poolsOf(poolVersion), pool, { type: "merge", body }));
-  if (answer === undefined) return SKIPPED;
-  if (answer.ok) return DONE;
-  return answer.failure.kind === "notFound" ? ALREADY : failed(answer.failure);
+  return patchAsRead(context, { type: poolsOf(context.poolVersion), object: pool }, { metadata: { finalizers } });
 }
 
 function metadataOf(object: unknown): Readonly<Record<string, unknown>> {
@@ -324,6 +459,18 @@ export function announceOutcomes(seen: Observation, outcomes: readonly Outcome[]
     if (action.kind === "createVm") {
       const message = `Created VM ${namespace}/${vmName(poolName, action.ordinal)}`;
       return [{ type: "Normal", reason: "SuccessfulCreate", message, key: `${seen.now}` }];
+    }
+    if (action.kind === "updateVm") {
+      const message = `Updated VM ${namespace}/${action.vm.name}`;
+      return [{ type: "Normal", reason: "SuccessfulUpdate", message, key: `${action.vm.uid} ${action.revision}` }];
+    }
+    if (action.kind === "restartInstance") {
+      const message = `Restarted VM ${namespace}/${action.vm.name}: ${action.why}`;
+      return [{ type: "Normal", reason: "SuccessfulUpdate", message, key: action.instance.uid }];
+    }
+    if (action.kind === "changeDisk" && action.released) {
+      const message = `Kept disk ${namespace}/${action.disk.name} of VM ${action.vm.name}`;
+      return [{ type: "Normal", reason: "DiskKept", message, key: action.vm.uid }];
     }
     if (action.kind === "deleteVm") {
       const message = `Deleted VM ${namespace}/${action.vm.name} with uid ${action.vm.uid} from pool`;
@@ -356,6 +503,13 @@ function phaseOf(kind: ActionKind): PassFailure["during"] {
     case "deleteVm":
     case "revokeDelete":
       return "scaleIn";
+    case "updateVm":
+    case "restartInstance":
+    case "revokeRestart":
+    case "labelInstance":
+      return "update";
+    case "pruneRevision":
+      return "pruning";
     default:
       return "upkeep";
   }

@@ -12,6 +12,11 @@ export interface ResourceType {
 
 export const VIRTUAL_MACHINES: ResourceType = { group: "kubevirt.io", version: "v1", plural: "virtualmachines" };
 export const CONTROLLER_REVISIONS: ResourceType = { group: "apps", version: "v1", plural: "controllerrevisions" };
+export const INSTANCES: ResourceType = { group: "kubevirt.io", version: "v1", plural: "virtualmachineinstances" };
+export const KUBEVIRTS: ResourceType = { group: "kubevirt.io", version: "v1", plural: "kubevirts" };
+export const DATA_VOLUMES: ResourceType = { group: "cdi.kubevirt.io", version: "v1beta1", plural: "datavolumes" };
+export const CLAIMS: ResourceType = { group: "", version: "v1", plural: "persistentvolumeclaims" };
+export const NAMESPACES: ResourceType = { group: "", version: "v1", plural: "namespaces" };
 export const EVENTS: ResourceType = { group: "", version: "v1", plural: "events" };
 
 export function poolsOf(version: string): ResourceType {
@@ -53,7 +58,8 @@ export interface Place {
   readonly namespace?: string | undefined;
 }
 export interface ObjectPlace {
-  readonly namespace: string;
+  /** Absent for objects of the cluster, such as a namespace. */
+  readonly namespace?: string | undefined;
   readonly name: string;
 }
 export interface ListOptions {

@@ -13,8 +13,8 @@ import { type Look, lookAt, type PoolPlace } from "./observe.ts";
 const LOOKS_MAX = 12;
 /** A failure list in a fact stays small. */
 const FAILURES_MAX = 50;
-const ACTING: Limits = { createsMax: 250, deletesMax: 250 };
-const CLOSING: Limits = { createsMax: 0, deletesMax: 0 };
+const ACTING: Limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
+const CLOSING: Limits = { createsMax: 0, deletesMax: 0, updatesMax: 0, restartsMax: 0 };
 
 export interface PassDeps {
   readonly cluster: Cluster;
@@ -120,7 +120,7 @@ async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
   run.ledger = applied.ledger;
   run.resourceVersion = applied.poolResourceVersion ?? run.resourceVersion;
   run.outcomes.push(...applied.outcomes);
-  run.announcements.push(...announceOutcomes(seen, applied.outcomes));
+  run.announcements.push(...plan.announcements, ...announceOutcomes(seen, applied.outcomes));
   return judgeOutcomes(run, { seen, plan, outcomes: applied.outcomes });
 }
 
@@ -222,6 +222,17 @@ function failureAnnouncements(outcomes: readonly Outcome[], { pool }: Observatio
   if (remove?.failure !== undefined && remove.action.kind === "deleteVm") {
     const message = `Error deleting virtual machine ${pool.namespace}/${remove.action.vm.name}: ${remove.failure.message}`;
     told.push({ type: "Warning", reason: "FailedDelete", message, key: "" });
+  }
+  const update = failed("updateVm") ?? failed("restartInstance");
+  if (update?.failure !== undefined && "vm" in update.action && update.action.vm !== undefined) {
+    const message = `Error updating virtual machine ${pool.namespace}/${update.action.vm.name}: ${update.failure.message}`;
+    told.push({ type: "Warning", reason: "FailedUpdate", message, key: "" });
+  }
+  const disk = failed("changeDisk");
+  if (disk?.failure !== undefined && disk.action.kind === "changeDisk") {
+    const { vm, disk: kept } = disk.action;
+    const message = `Error preserving state of VM ${pool.namespace}/${vm.name}: disk ${kept.name}: ${disk.failure.message}`;
+    told.push({ type: "Warning", reason: "FailedUpdate", message, key: "" });
   }
   return told;
 }

@@ -4,7 +4,6 @@
  */
 import * as z from "zod";
 import { parseJson } from "./json.ts";
-import type { Vm } from "./model.ts";
 
 export const CLAIM_VERSION = 1;
 /** How many items one claim may hold, in bytes about 8 KB. */
@@ -15,16 +14,29 @@ const UID_PREFIX_LENGTH = 8;
 /** How far the clocks of a cluster's API servers may be apart. */
 const CLOCK_SLACK_MS = 30_000;
 
-/** A delete that was claimed. Eight characters of a UID tell the machines of one pool apart. */
-export interface ClaimedDelete {
+/** A delete or restart that was claimed. Eight characters of a UID tell the machines, or the instances, of one pool apart. */
+export interface ClaimedObject {
   readonly ordinal: number | undefined;
   readonly uidPrefix: string;
+}
+
+/** The template that the pool's machines were last seen to follow, all of them. Its loss costs a look at the revisions. */
+export interface Rollout {
+  /** See `templateHash`. */
+  readonly template: string;
+  /** Revisions with that template; the first is the one for new machines. */
+  readonly revisions: readonly string[];
+  /** The running instances were seen to follow it, too. */
+  readonly instances: boolean;
 }
 
 export interface ClaimItems {
   /** Ordinal → when the last claim was written that could have issued its create, in epoch milliseconds. */
   readonly create: ReadonlyMap<number, number>;
-  readonly delete: readonly ClaimedDelete[];
+  readonly delete: readonly ClaimedObject[];
+  /** Instances, not machines. */
+  readonly restart: readonly ClaimedObject[];
+  readonly rollout: Rollout | undefined;
   /** No guarded action before this time (epoch milliseconds): calls of an unknown earlier claim may still be under way. */
   readonly waitUntil: number | undefined;
 }
@@ -39,7 +51,14 @@ export interface Claim extends ClaimItems {
   /** Generation of the pool that the claim's pass acted on; doubles as observedGeneration. */
   readonly generation: number;
   /** This deployment's first claim on the pool. */
-  readonly since: { readonly at: number; readonly generation: number };
+  readonly since: Since;
+}
+
+export interface Since {
+  readonly at: number;
+  readonly generation: number;
+  /** How names were made of ordinals then, see `namingOf`: only later changes of it count. */
+  readonly naming?: string | undefined;
 }
 
 const timeSchema = z.iso.datetime({ offset: true }).transform((text) => Date.parse(text));
@@ -50,10 +69,14 @@ const claimSchema = z.object({
   at: timeSchema,
   nonce: z.string().min(1).max(64),
   generation: generationSchema,
-  since: z.object({ at: timeSchema, generation: generationSchema }),
+  since: z.object({ at: timeSchema, generation: generationSchema, naming: z.string().max(100).optional() }),
   waitUntil: timeSchema.optional(),
   create: z.record(z.iso.datetime({ offset: true }), z.string().max(8_000)).optional(),
   delete: z.string().max(16_000).optional(),
+  restart: z.string().max(16_000).optional(),
+  rollout: z
+    .object({ template: z.string().max(64), revisions: z.array(z.string().max(253)).max(100), instances: z.boolean() })
+    .optional(),
 });
 
 /** Reads a claim; undefined when there is none or when somebody made it unreadable. */
@@ -62,25 +85,28 @@ export function parseClaim(text: string | undefined): Claim | undefined {
   const parsed = claimSchema.safeParse(parseJson(text));
   if (!parsed.success) return undefined;
   const create = parseCreates(parsed.data.create ?? {});
-  const deletes = parseDeletes(parsed.data.delete ?? "");
-  if (create === undefined || deletes === undefined) return undefined;
-  const { by, at, nonce, generation, since, waitUntil } = parsed.data;
-  return { by, at, nonce, generation, since, waitUntil, create, delete: deletes };
+  const deletes = parseObjects(parsed.data.delete ?? "");
+  const restart = parseObjects(parsed.data.restart ?? "");
+  if (create === undefined || deletes === undefined || restart === undefined) return undefined;
+  const { by, at, nonce, generation, since, waitUntil, rollout } = parsed.data;
+  return { by, at, nonce, generation, since, waitUntil, create, delete: deletes, restart, rollout };
 }
 
 /** The annotation's text; empty parts are left out. */
 export function formatClaim(claim: Claim): string {
-  const { by, at, nonce, generation, since, waitUntil, create } = claim;
+  const { by, at, nonce, generation, since, waitUntil, create, restart, rollout } = claim;
   return JSON.stringify({
     v: CLAIM_VERSION,
     by,
     at: formatTime(at),
     nonce,
     generation,
-    since: { at: formatTime(since.at), generation: since.generation },
+    since: { ...since, at: formatTime(since.at) },
     ...(waitUntil === undefined ? {} : { waitUntil: formatTime(waitUntil) }),
     ...(create.size === 0 ? {} : { create: formatCreates(create) }),
-    ...(claim.delete.length === 0 ? {} : { delete: claim.delete.map(formatDelete).join(" ") }),
+    ...(claim.delete.length === 0 ? {} : { delete: claim.delete.map(formatObject).join(" ") }),
+    ...(restart.length === 0 ? {} : { restart: restart.map(formatObject).join(" ") }),
+    ...(rollout === undefined ? {} : { rollout }),
   });
 }
 
@@ -95,12 +121,12 @@ export function readClaim(text: string | undefined, now: number): Claim | undefi
   return latest > now + CLOCK_SLACK_MS ? undefined : claim;
 }
 
-export function claimedDelete(vm: Vm): ClaimedDelete {
-  return { ordinal: vm.ordinal, uidPrefix: vm.uid.slice(0, UID_PREFIX_LENGTH) };
+export function claimedObject({ uid }: { readonly uid: string }, ordinal: number | undefined): ClaimedObject {
+  return { ordinal, uidPrefix: uid.slice(0, UID_PREFIX_LENGTH) };
 }
 
-export function isClaimed(vm: Vm, items: readonly ClaimedDelete[]): boolean {
-  return items.some(({ uidPrefix }) => uidPrefix === vm.uid.slice(0, UID_PREFIX_LENGTH));
+export function isClaimed({ uid }: { readonly uid: string }, items: readonly ClaimedObject[]): boolean {
+  return items.some(({ uidPrefix }) => uidPrefix === uid.slice(0, UID_PREFIX_LENGTH));
 }
 
 /** What the running pass itself has done, which lets it take back creates that nobody else can have sent. */
@@ -151,14 +177,14 @@ function formatTime(epochMs: number): string {
   return new Date(epochMs).toISOString();
 }
 
-function formatDelete({ ordinal, uidPrefix }: ClaimedDelete): string {
+function formatObject({ ordinal, uidPrefix }: ClaimedObject): string {
   return `${ordinal ?? ""}:${uidPrefix}`;
 }
 
-function parseDeletes(text: string): ClaimedDelete[] | undefined {
+function parseObjects(text: string): ClaimedObject[] | undefined {
   const words = text === "" ? [] : text.split(" ");
   if (words.length > CLAIM_ITEMS_MAX) return undefined;
-  const items: ClaimedDelete[] = [];
+  const items: ClaimedObject[] = [];
   for (const word of words) {
     const match = /^(\d{0,9}):([\w-]{1,8})$/.exec(word);
     if (match?.[1] === undefined || match[2] === undefined) return undefined;

@@ -187,6 +187,10 @@ export interface Vm {
   readonly terminating: boolean;
   /** Its condition `Ready` is True; always false where only metadata were read. */
   readonly ready: boolean;
+  /** A request to stop or to start it is under way. */
+  readonly requested: boolean;
+  /** Its status says that there is an instance. */
+  readonly running: boolean;
   /** KubeVirt says that its instance must restart for the spec to take effect. */
   readonly restartRequired: boolean;
   /** Undefined where only metadata were read, or when it is not what the API promises: such a VM is not updated. */
@@ -198,7 +202,12 @@ const statusWithConditionsSchema = z.looseObject({ conditions: z.array(condition
 const vmSchema = z.object({
   metadata: metadataSchema,
   spec: vmSpecSchema.optional().catch(undefined),
-  status: statusWithConditionsSchema.nullish(),
+  status: statusWithConditionsSchema
+    .extend({
+      created: z.boolean().nullish().catch(undefined),
+      stateChangeRequests: z.array(z.unknown()).nullish().catch(undefined),
+    })
+    .nullish(),
 });
 
 /** Reads a VM, or its metadata alone; undefined when it is not what the API promises. */
@@ -218,6 +227,8 @@ export function parseVm(object: unknown, poolName: string): Vm | undefined {
     finalizers: metadata.finalizers ?? [],
     terminating: metadata.deletionTimestamp !== undefined,
     ready: isTrue(status, "Ready"),
+    requested: (status?.stateChangeRequests ?? []).length > 0,
+    running: status?.created === true,
     restartRequired: isTrue(status, "RestartRequired"),
     spec,
   };
@@ -277,8 +288,8 @@ function timeOf(timestamp: string | undefined): number {
   return Number.isNaN(time) ? 0 : time;
 }
 
-/** The owner that controls a VM, if any. */
-export function controllerOf(vm: Vm): OwnerReference | undefined {
+/** The owner that controls a VM or a disk, if any. */
+export function controllerOf(vm: Pick<Vm, "owners">): OwnerReference | undefined {
   return vm.owners.find(({ controller }) => controller === true);
 }
 
@@ -298,18 +309,60 @@ export function revisionOf(vm: Vm): string | undefined {
   return vm.labels[REVISION_LABEL];
 }
 
-const revisionSchema = z.object({ metadata: metadataSchema, data: z.unknown().optional() });
+const revisionSchema = z.object({
+  metadata: metadataSchema,
+  revision: z.int().nonnegative().optional().catch(undefined),
+  data: poolSpecSchema.optional().catch(undefined),
+});
 
 /** A ControllerRevision (apps/v1) whose data are a complete pool spec. */
 export interface Revision {
   readonly name: string;
+  readonly uid: string;
+  readonly resourceVersion: string;
   readonly ownerUid: string | undefined;
-  readonly data: unknown;
+  /** Generation of the pool that it was made for; undefined where only metadata were read. */
+  readonly generation: number | undefined;
+  /** Undefined where only metadata were read, or when it is not a pool spec. */
+  readonly spec: PoolSpec | undefined;
 }
 
 export function parseRevision(object: unknown): Revision | undefined {
   const parsed = revisionSchema.safeParse(object);
   if (!parsed.success) return undefined;
-  const owner = (parsed.data.metadata.ownerReferences ?? []).find(({ controller }) => controller === true);
-  return { name: parsed.data.metadata.name, ownerUid: owner?.uid, data: parsed.data.data };
+  const { metadata, revision, data } = parsed.data;
+  const owner = (metadata.ownerReferences ?? []).find(({ controller }) => controller === true);
+  const { name, uid, resourceVersion } = metadata;
+  return { name, uid, resourceVersion, ownerUid: owner?.uid, generation: revision, spec: data };
+}
+
+/** A DataVolume or PersistentVolumeClaim that a machine may own. */
+export interface Disk {
+  readonly kind: "dataVolume" | "claim";
+  readonly name: string;
+  readonly uid: string;
+  readonly resourceVersion: string;
+  readonly owners: readonly OwnerReference[];
+  readonly labels: Labels;
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly terminating: boolean;
+}
+
+const diskSchema = z.object({ metadata: metadataSchema });
+
+/** Reads a disk, or its metadata alone; undefined when it is not what the API promises. */
+export function parseDisk(object: unknown, kind: Disk["kind"]): Disk | undefined {
+  const parsed = diskSchema.safeParse(object);
+  if (!parsed.success) return undefined;
+  const { metadata } = parsed.data;
+  return {
+    kind,
+    name: metadata.name,
+    uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    owners: metadata.ownerReferences ?? [],
+    labels: metadata.labels ?? {},
+    annotations: metadata.annotations ?? {},
+    terminating: metadata.deletionTimestamp !== undefined,
+  };
 }

@@ -9,6 +9,14 @@ export const REVISION_LABEL = "kubevirt.io/vm-pool-revision-name";
 export const CLAIM_ANNOTATION = "vmpool-functions/pass";
 /** On a VM: changed to make a late delete of ours miss, see `claim.ts`. */
 export const REVOKED_ANNOTATION = "vmpool-functions/revoked";
+/** On a VM: when we last gave it another template. */
+export const UPDATED_ANNOTATION = "vmpool-functions/updated-at";
+/** On a VM: the disks of it that outlive it, see `disks.ts`. */
+export const GUARDED_ANNOTATION = "vmpool-functions/kept-disks";
+/** On a disk that outlives its machine: the pool's name. */
+export const KEPT_FOR_LABEL = "vmpool-functions/kept-for";
+/** On the same: the machine that it was filled for, and a hash of its template, as JSON. */
+export const KEPT_ANNOTATION = "vmpool-functions/kept";
 /** A DNS subdomain, the form of names of objects and namespaces; 253 characters at most. */
 export const OBJECT_NAME = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
 /** Length limit of a Kubernetes label value. */

@@ -2,20 +2,36 @@
 import { adviseOwner } from "./advice.ts";
 import {
   type Claim,
+  type ClaimedObject,
   type ClaimItems,
-  claimedDelete,
+  claimedObject,
   type Ledger,
   QUIET_AFTER_MS,
+  type Rollout,
   readClaim,
   unfinishedCreates,
 } from "./claim.ts";
+import { planDiskCare, type UnfitDisk, unfitDisks } from "./disks.ts";
 import { describeProblems } from "./errors.ts";
 import { byNameAndUid, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
-import { isOwnedBy, type Pool, type PoolSpec, type Revision, type Vm } from "./model.ts";
+import {
+  type Disk,
+  type Instance,
+  isOwnedBy,
+  type Pool,
+  type PoolSpec,
+  type Revision,
+  revisionOf,
+  type Vm,
+} from "./model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, vmName } from "./names.ts";
-import { chooseRevision } from "./revisions.ts";
+import { chooseRevision, type KnownRevisions, type RevisionChoice } from "./revisions.ts";
 import { keepsDisks, planScaleIn, type ScaleIn, scaleInHold } from "./scale-in.ts";
 import { planScaleOut, type ScaleOut } from "./scale-out.ts";
+import { compareText } from "./selector.ts";
+import type { Announcement } from "./status.ts";
+import { templateHash } from "./template-change.ts";
+import { isRolledOut, planUpdate, type Update } from "./update.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** Everything that a decision depends on, read in the order pool, then VMs. */
@@ -28,33 +44,77 @@ export interface Observation {
   readonly selected: readonly Vm[];
   /** Metadata of every VM of the namespace; undefined when they were not read. */
   readonly namespaceVms: readonly Vm[] | undefined;
-  /** The ControllerRevision named after the pool's generation; undefined when it was not read. */
-  readonly revision: Revision | "absent" | undefined;
+  /** ControllerRevisions that were asked for by name. */
+  readonly revisions: KnownRevisions;
+  /** Instances of the pool's machines, and the metadata of the revisions that the pool owns; undefined when they were not read. */
+  readonly instances: readonly Instance[] | undefined;
+  readonly ownRevisions: readonly Revision[] | undefined;
+  /** The cluster changes running guests where it can (`vmRolloutStrategy: LiveUpdate`); undefined when it was not asked. */
+  readonly liveUpdates: boolean | undefined;
+  /** Disks by the UID of the VM whose spec names them, as far as they were read. */
+  readonly disks: ReadonlyMap<string, readonly Disk[]>;
+  /** UIDs of VMs that were read on their own and whose spec is not what the API promises. */
+  readonly specless: ReadonlySet<string>;
+  /** Disks that were kept for the pool, in use or not; undefined when they were not read. */
+  readonly keptDisks: readonly Disk[] | undefined;
+  /** UID of the pool's namespace; empty when it may not be read, undefined when it was not. */
+  readonly namespaceUid: string | undefined;
   readonly ledger: Ledger;
 }
 
 /** What observe must read in addition before a decision is possible. */
-export type Need = "namespaceVms" | "revision";
+export type Need =
+  | { readonly read: "namespaceVms" | "instances" | "liveUpdates" | "keptDisks" | "namespace" }
+  | { readonly read: "revisions"; readonly names: readonly string[] }
+  /** `specs` of machines of which only metadata are known. */
+  | { readonly read: "specs" | "disks"; readonly vms: readonly Vm[] };
 
+/** How much one loop of a pass may do of each; all 0 closes the pass without acting. */
 export interface Limits {
-  /** Creates and deletes of one loop of a pass; 0 closes the pass without acting. */
   readonly createsMax: number;
   readonly deletesMax: number;
+  readonly updatesMax: number;
+  readonly restartsMax: number;
 }
 
 /** In the order in which they are done. Each carries the reason for it. */
 export type Action =
   /** Removes our owner reference and finalizer from a machine whose labels left the pool. */
   | { readonly kind: "releaseVm"; readonly vm: Vm; readonly why: string }
+  /** Changes who owns a disk of a machine, so that it outlives it, or does not. `metadata` is a merge patch. */
+  | {
+      readonly kind: "changeDisk";
+      readonly vm: Vm;
+      readonly disk: Disk;
+      readonly metadata: object;
+      /** The machine is no owner any more. */
+      readonly released: boolean;
+      readonly why: string;
+    }
+  /** Notes on a machine which of its disks outlive it; null for none. */
+  | { readonly kind: "markVm"; readonly vm: Vm; readonly disks: string | null; readonly why: string }
   | { readonly kind: "dropVmFinalizer"; readonly vm: Vm; readonly why: string }
   | { readonly kind: "dropPoolFinalizer"; readonly why: string }
   /** Makes a delete miss that an earlier pass claimed and that may still be under way. */
   | { readonly kind: "revokeDelete"; readonly vm: Vm; readonly why: string }
+  /** The same for a restart. `vm` is undefined when the instance's machine is not the pool's any more. */
+  | { readonly kind: "revokeRestart"; readonly instance: Instance; readonly vm: Vm | undefined; readonly why: string }
   /** Writes the claim, and the pool's finalizer where it is missing; nothing after it is done unless it succeeds. */
   | { readonly kind: "writeClaim"; readonly items: ClaimItems; readonly addFinalizer: boolean; readonly why: string }
   | { readonly kind: "createRevision"; readonly name: string; readonly why: string }
   | { readonly kind: "createVm"; readonly ordinal: number; readonly revision: string; readonly why: string }
-  | { readonly kind: "deleteVm"; readonly vm: Vm; readonly why: string };
+  | { readonly kind: "deleteVm"; readonly vm: Vm; readonly why: string }
+  /** Gives a machine another template; `patch` is a JSON merge patch. */
+  | {
+      readonly kind: "updateVm";
+      readonly vm: Vm;
+      readonly revision: string;
+      readonly patch: object;
+      readonly why: string;
+    }
+  | { readonly kind: "restartInstance"; readonly vm: Vm; readonly instance: Instance; readonly why: string }
+  | { readonly kind: "labelInstance"; readonly instance: Instance; readonly revision: string; readonly why: string }
+  | { readonly kind: "pruneRevision"; readonly revision: Revision; readonly why: string };
 export type ActionKind = Action["kind"];
 
 export interface Plan {
@@ -63,65 +123,74 @@ export interface Plan {
   readonly actions: readonly Action[];
   /** What was decided and why, for people; also what was left undone. */
   readonly reasons: readonly string[];
+  /** What the pool's owner must hear of when the plan is carried out. */
+  readonly announcements: readonly Announcement[];
   /** Machines of the pool; undefined when they were not read, because the pool is illegal or deleting. */
   readonly members: readonly Vm[] | undefined;
 }
 
+/** What a part of the planner decides. */
+interface Part {
+  readonly needs: readonly Need[];
+  readonly actions: readonly Action[];
+  readonly reasons: readonly string[];
+  readonly announcements: readonly Announcement[];
+}
+
+const NOTHING: Part = { needs: [], actions: [], reasons: [], announcements: [] };
+
 /** Decides what one pool needs next; total over every observation. */
 export function planPass(seen: Observation, limits: Limits): Plan {
-  if (seen.pool.deleting) return planDeletion(seen);
+  if (seen.pool.deleting) return { ...planDeletion(seen), members: undefined };
   const { verdict } = seen;
   if (!verdict.legal) {
-    return { needs: [], actions: [], reasons: [`held: ${describeProblems(verdict.problems)}`], members: undefined };
+    return { ...NOTHING, reasons: [`held: ${describeProblems(verdict.problems)}`], members: undefined };
   }
   const parts = sortMembership(seen.pool, verdict.selector, seen);
-  const upkeep = planUpkeep(verdict.spec, parts);
-  const scale = planScale(seen, { spec: verdict.spec, parts, limits });
+  const upkeep = planUpkeep(seen, parts);
+  const growth = planGrowth(seen, { spec: verdict.spec, parts, limits });
+  const needs = [...upkeep.needs, ...growth.needs];
   return {
-    needs: scale.needs,
-    actions: scale.needs.length > 0 ? [] : [...upkeep.actions, ...scale.actions],
-    reasons: [...upkeep.reasons, ...scale.reasons, ...adviseOwner(seen.pool, verdict)],
+    needs,
+    actions: needs.length > 0 ? [] : [...upkeep.actions, ...growth.actions],
+    reasons: [...upkeep.reasons, ...growth.reasons, ...adviseOwner(seen.pool, verdict)],
+    announcements: growth.announcements,
     members: parts.members,
   };
 }
 
-/** The ControllerRevision to read when `needs` asks for it is named by `revisionName(pool.name, pool.generation)`. */
-type Step = Pick<Plan, "actions" | "reasons">;
-
 /** Finishes machines on their way out and lets go of those that left; allowed in every state of the pool. */
-function planUpkeep(spec: PoolSpec, { members, relabelled, detached }: Membership): Step {
+function planUpkeep(seen: Observation, { members, relabelled, detached }: Membership): Part {
   const leaving = members.filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER));
-  const held = leaving.length > 0 && keepsDisks(spec);
-  const actions: Action[] = [
-    ...relabelled.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
-    ...detached.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "no pool controls it any more" }) as const),
-    ...(held ? [] : leaving).map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
-  ];
-  const reasons = held
-    ? [`${leaving.length} deleted machines are held: statePreservation is not supported by this version`]
-    : [];
-  return { actions, reasons };
+  const care = planDiskCare({ seen, leaving, live: members.filter(({ terminating }) => !terminating) });
+  return {
+    ...NOTHING,
+    needs: care.needs,
+    reasons: care.reasons,
+    actions: [
+      ...relabelled.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
+      ...care.actions,
+      ...detached.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "no pool controls it any more" }) as const),
+      ...care.free.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
+    ],
+  };
 }
 
-interface ScaleInput {
+interface GrowthInput {
   readonly spec: PoolSpec;
   readonly parts: Membership;
   readonly limits: Limits;
 }
 
-/** Brings the number of machines to `replicas` under the protocol of the claim. */
-function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step & Pick<Plan, "needs"> {
+/** Brings the number of machines to `replicas` and their template to the one in force, under the protocol of the claim. */
+function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Part {
   const { pool, now, ledger } = seen;
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   // The finalizer comes with the first claim: where it is, there was one.
   const isKnown = parts.members.length > 0 || pool.finalizers.includes(POOL_FINALIZER);
   if (claim === undefined && isKnown) return planFirstContact(seen);
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
-    return {
-      needs: [],
-      actions: [],
-      reasons: [describeWait(claim.waitUntil)],
-    };
+    return { ...NOTHING, reasons: [describeWait(claim.waitUntil)] };
   }
   const replicas = spec.replicas ?? 1;
   const paused = spec.paused === true;
@@ -129,31 +198,114 @@ function planScale(seen: Observation, { spec, parts, limits }: ScaleInput): Step
   const owned = [...parts.members, ...parts.relabelled];
   const existing = owned.length;
   const unfinished = unfinishedCreates(claim, { ledger, now });
-  const mayCreate = !paused && existing < replicas && limits.createsMax > 0;
-  if ((mayCreate || unfinished.size > 0) && seen.namespaceVms === undefined) {
-    return { needs: mayCreate ? ["namespaceVms", "revision"] : ["namespaceVms"], actions: [], reasons: [] };
-  }
-  if (mayCreate && seen.revision === undefined) return { needs: ["revision"], actions: [], reasons: [] };
   const live = parts.members.filter(({ terminating }) => !terminating);
+  const mayCreate = !paused && existing < replicas && limits.createsMax > 0;
+  const choice =
+    mayCreate || (!paused && !isRolledOut(spec, claim, live)) ? choose(seen, { spec, claim, live }) : undefined;
+  const needs = growthNeeds(seen, { spec, mayCreate, unfinished: unfinished.size, choice });
+  if (needs.length > 0) return { ...NOTHING, needs };
+  const blocked = choice?.kind === "blocked" ? choice.why : undefined;
+  const unfit = unfitDisks(spec, seen.keptDisks ?? []);
   const hold = scaleInHold(spec);
   const surplus = paused || hold !== undefined ? 0 : Math.max(0, live.length - replicas);
   const out = planScaleOut({
-    replicas: paused ? 0 : replicas,
+    replicas: paused || blocked !== undefined ? 0 : replicas,
     owned,
-    taken: parts.taken,
+    taken: new Set([...parts.taken, ...unfit.map(({ ordinal }) => ordinal)]),
     unfinished,
     createsMax: limits.createsMax,
   });
-  const down = planScaleIn({ pool, surplus, live, claimed: claim?.delete ?? [], deletesMax: limits.deletesMax });
-  const reasons = explain({ replicas, existing, live: live.length, paused, hold, out, unfinished: unfinished.size });
-  return { needs: [], actions: claimAndAct(seen, { claim, out, down, shortage: replicas - existing }), reasons };
+  const claimed = claim?.delete ?? [];
+  const down = planScaleIn({ pool, surplus, live, claimed, deletesMax: limits.deletesMax });
+  const target = choice?.kind === "existing" || choice?.kind === "missing" ? choice.name : undefined;
+  const update = planUpdate({
+    seen,
+    spec,
+    claim,
+    members: parts.members,
+    owned: existing,
+    leaving: down.claimed,
+    claimedDeletes: down.revoke,
+    target,
+    limits,
+  });
+  const decision: Decision = {
+    claim,
+    choice,
+    out,
+    down,
+    update,
+    spec,
+    shortage: replicas - existing,
+    isEmpty: existing === 0,
+  };
+  return {
+    needs: update.needs,
+    actions: claimAndAct(seen, decision),
+    reasons: [
+      ...(blocked === undefined ? [] : [`held: ${blocked}`]),
+      ...explain({ replicas, existing, live: live.length, paused, hold, out, unfinished: unfinished.size }),
+      ...update.reasons,
+    ],
+    announcements: out.create.length > 0 ? unfit.map((entry) => announceUnfit(pool, entry)) : [],
+  };
+}
+
+/** The revision that new and updated machines are to name. */
+function choose(
+  { pool, revisions }: Observation,
+  { spec, claim, live }: { readonly spec: PoolSpec; readonly claim: Claim | undefined; readonly live: readonly Vm[] },
+): RevisionChoice {
+  const { rollout } = claim ?? {};
+  const [recorded] = rollout?.template === templateHash(spec) ? rollout.revisions : [];
+  const preferred = recorded === undefined ? labelsByUse(live) : [recorded];
+  return chooseRevision(pool, spec, { known: revisions, preferred });
+}
+
+/** How many of the revisions that machines name are looked at for one with the template in force. */
+const PREFERRED_MAX = 20;
+
+function labelsByUse(live: readonly Vm[]): readonly string[] {
+  const uses = new Map<string, number>();
+  for (const name of live.map(revisionOf)) if (name !== undefined) uses.set(name, (uses.get(name) ?? 0) + 1);
+  return [...uses]
+    .sort(([a, m], [b, n]) => n - m || compareText(a, b))
+    .slice(0, PREFERRED_MAX)
+    .map(([name]) => name);
+}
+
+interface NeedsInput {
+  readonly spec: PoolSpec;
+  readonly mayCreate: boolean;
+  readonly unfinished: number;
+  readonly choice: RevisionChoice | undefined;
+}
+
+function growthNeeds(seen: Observation, { spec, mayCreate, unfinished, choice }: NeedsInput): readonly Need[] {
+  const needs: Need[] = [];
+  if ((mayCreate || unfinished > 0) && seen.namespaceVms === undefined) needs.push({ read: "namespaceVms" });
+  if (choice?.kind === "unread") needs.push({ read: "revisions", names: choice.names });
+  const hasDisks = (spec.virtualMachineTemplate.spec.dataVolumeTemplates ?? []).length > 0;
+  if (mayCreate && hasDisks && seen.keptDisks === undefined) needs.push({ read: "keptDisks" });
+  return needs;
+}
+
+function announceUnfit({ generation }: Pool, { ordinal, disk }: UnfitDisk): Announcement {
+  const message = `ordinal ${ordinal} is left out: disk ${disk}, kept from an earlier machine, does not fit spec.virtualMachineTemplate.spec.dataVolumeTemplates any more; delete the disk to use the ordinal again`;
+  return { type: "Warning", reason: "KeptDiskUnfit", message, key: String(generation) };
 }
 
 /** Nobody knows what is under way: say so on the pool, and act when it can no longer take effect. */
-function planFirstContact({ pool, now }: Observation): Step & Pick<Plan, "needs"> {
-  const items: ClaimItems = { create: new Map(), delete: [], waitUntil: now + QUIET_AFTER_MS };
+function planFirstContact({ pool, now }: Observation): Part {
+  const items: ClaimItems = {
+    create: new Map(),
+    delete: [],
+    restart: [],
+    rollout: undefined,
+    waitUntil: now + QUIET_AFTER_MS,
+  };
   const why = "the pool was looked after before, but has no readable claim";
-  return { needs: [], actions: [writeClaim(pool, items, why)], reasons: [`${why}: waiting before acting`] };
+  return { ...NOTHING, actions: [writeClaim(pool, items, why)], reasons: [`${why}: waiting before acting`] };
 }
 
 function describeWait(until: number): string {
@@ -162,40 +314,62 @@ function describeWait(until: number): string {
 
 interface Decision {
   readonly claim: Claim | undefined;
+  readonly choice: RevisionChoice | undefined;
   readonly out: ScaleOut;
   readonly down: ScaleIn;
+  readonly update: Update;
+  readonly spec: PoolSpec;
   /** Machines missing. */
   readonly shortage: number;
+  /** The pool has no machine at all. */
+  readonly isEmpty: boolean;
 }
 
-/** Revocations, then the claim, then what it allows. */
-function claimAndAct(seen: Observation, { claim, out, down, shortage }: Decision): Action[] {
+/** Revocations, then the claim, then what it allows, then what needs none. */
+function claimAndAct(seen: Observation, decision: Decision): Action[] {
+  const { claim, out, down, update } = decision;
   const { pool, now } = seen;
   const create = new Map([...out.carried, ...out.create.map((ordinal) => [ordinal, now] as const)]);
-  const items: ClaimItems = { create, delete: down.claimed.map(claimedDelete), waitUntil: undefined };
-  const acting = out.create.length + down.remove.length > 0;
-  const revokes = down.revoke.map(
-    (vm) =>
-      ({ kind: "revokeDelete", vm, why: "an earlier pass claimed its deletion, which is no longer wanted" }) as const,
-  );
-  if (!acting && isSettled(pool, claim, items)) return revokes;
-  const why = acting ? "before machines are created or deleted" : `generation ${pool.generation} is seen to`;
+  const items: ClaimItems = {
+    create,
+    delete: [...down.claimed, ...update.claimedReplacements].map((vm) => claimedObject(vm, vm.ordinal)),
+    restart: update.claimedRestarts.map(({ vm, instance }) => claimedObject(instance, vm.ordinal)),
+    rollout: rolloutAfter(decision),
+    waitUntil: undefined,
+  };
+  const acting = out.create.length + down.remove.length + update.restarts.length + update.replacements.length > 0;
+  const why = acting ? "before machines are created, deleted or restarted" : `generation ${pool.generation} is seen to`;
   return [
-    ...revokes,
-    writeClaim(pool, items, why),
-    ...planCreates(seen, out, shortage),
+    ...update.revoke,
+    ...(acting || !isSettled(pool, claim, items) ? [writeClaim(pool, items, why)] : []),
+    ...planRevision(decision),
+    ...planCreates(decision),
     ...down.remove.map((vm) => ({ kind: "deleteVm", vm, why: describeSurplus(vm) }) as const),
+    ...update.replacements.map(
+      (vm) => ({ kind: "deleteVm", vm, why: "a new machine with the template's disks replaces it" }) as const,
+    ),
+    ...update.restarts,
+    ...update.actions,
   ];
 }
 
-function planCreates({ pool, revision }: Observation, { create }: ScaleOut, shortage: number): Action[] {
-  if (create.length === 0 || revision === undefined) return [];
-  const choice = chooseRevision(pool, revision === "absent" ? undefined : revision);
+/** The first machines of an empty pool follow the template because nothing else can be there. */
+function rolloutAfter({ update, out, choice, spec, isEmpty }: Decision): Rollout | undefined {
+  const isFirst = isEmpty && out.create.length > 0 && out.carried.size === 0;
+  if (!isFirst || choice === undefined || !("name" in choice)) return update.rollout;
+  return { template: templateHash(spec), revisions: [choice.name], instances: true };
+}
+
+function planRevision({ choice, out, update }: Decision): Action[] {
+  const isNamed = out.create.length > 0 || update.actions.some(({ kind }) => kind === "updateVm");
+  if (choice?.kind !== "missing" || !isNamed) return [];
+  return [{ kind: "createRevision", name: choice.name, why: "machines are to name it" }];
+}
+
+function planCreates({ out, choice, shortage }: Decision): Action[] {
+  if (choice === undefined || !("name" in choice)) return [];
   const why = `${shortage} ${shortage === 1 ? "machine is" : "machines are"} missing`;
-  return [
-    ...(choice.create ? [{ kind: "createRevision", name: choice.name, why: "new machines name it" } as const] : []),
-    ...create.map((ordinal) => ({ kind: "createVm", ordinal, revision: choice.name, why }) as const),
-  ];
+  return out.create.map((ordinal) => ({ kind: "createVm", ordinal, revision: choice.name, why }) as const);
 }
 
 function describeSurplus(vm: Vm): string {
@@ -211,41 +385,80 @@ function isSettled(pool: Pool, claim: Claim | undefined, items: ClaimItems): boo
   const sameCreates =
     claim.create.size === items.create.size &&
     [...items.create].every(([ordinal, at]) => claim.create.get(ordinal) === at);
-  return sameCreates && claim.delete.length === items.delete.length;
+  return (
+    sameCreates &&
+    isSameSet(claim.delete, items.delete) &&
+    isSameSet(claim.restart, items.restart) &&
+    JSON.stringify(claim.rollout) === JSON.stringify(items.rollout)
+  );
+}
+
+function isSameSet(a: readonly ClaimedObject[], b: readonly ClaimedObject[]): boolean {
+  return a.length === b.length && a.every((item) => b.some(({ uidPrefix }) => uidPrefix === item.uidPrefix));
 }
 
 function writeClaim(pool: Pool, items: ClaimItems, why: string): Action {
   return { kind: "writeClaim", items, addFinalizer: !pool.finalizers.includes(POOL_FINALIZER), why };
 }
 
-/** A pool on its way out frees its machines; deleting or orphaning them is the garbage collector's work. */
-function planDeletion(seen: Observation): Plan {
+const DELETING = "the pool is being deleted";
+
+/** A pool on its way out frees its machines; deleting or orphaning them is the garbage collector's work, unless disks are kept. */
+function planDeletion(seen: Observation): Part {
   const { pool, namespaceVms, verdict, now, ledger } = seen;
-  if (!pool.finalizers.includes(POOL_FINALIZER)) {
-    return { needs: [], actions: [], reasons: ["the pool is being deleted"], members: undefined };
-  }
-  if (namespaceVms === undefined) return { needs: ["namespaceVms"], actions: [], reasons: [], members: undefined };
+  if (!pool.finalizers.includes(POOL_FINALIZER)) return { ...NOTHING, reasons: [DELETING] };
+  if (namespaceVms === undefined) return { ...NOTHING, needs: [{ read: "namespaceVms" }] };
   const selector = verdict.legal ? verdict.selector : undefined;
-  const bound = namespaceVms
-    .filter((vm) => (isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER)) || isLeftBehind(vm, pool, selector))
-    .sort(byNameAndUid);
-  const why = "the pool is being deleted";
-  if (bound.length > 0) {
-    const actions = bound.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const);
-    return { needs: [], actions, reasons: [why], members: undefined };
-  }
+  const owned = namespaceVms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
+  const left = namespaceVms.filter((vm) => isLeftBehind(vm, pool, selector));
+  if (owned.length + left.length > 0) return freeMachines(seen, { owned, left });
   const text = pool.annotations?.[CLAIM_ANNOTATION];
   const claim = readClaim(text, now);
-  if (text !== undefined && claim === undefined) return { ...planFirstContact(seen), members: undefined };
+  if (text !== undefined && claim === undefined) return planFirstContact(seen);
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
-    return { needs: [], actions: [], reasons: [`${why}: ${describeWait(claim.waitUntil)}`], members: undefined };
+    return { ...NOTHING, reasons: [`${DELETING}: ${describeWait(claim.waitUntil)}`] };
   }
   const late = unfinishedCreates(claim, { ledger, now }).size;
   if (late > 0) {
-    const reasons = [`${why}: waiting because ${late} machines that were being created may still appear`];
-    return { needs: [], actions: [], reasons, members: undefined };
+    const reasons = [`${DELETING}: waiting because ${late} machines that were being created may still appear`];
+    return { ...NOTHING, reasons };
   }
-  return { needs: [], actions: [{ kind: "dropPoolFinalizer", why }], reasons: [why], members: undefined };
+  return { ...NOTHING, actions: [{ kind: "dropPoolFinalizer", why: DELETING }], reasons: [DELETING] };
+}
+
+/** Finalizers of the garbage collector that say how the pool's machines are to be treated. */
+const ORPHAN_FINALIZER = "orphan";
+const FOREGROUND_FINALIZER = "foregroundDeletion";
+
+/**
+ * When the pool's disks outlive its machines, their finalizer may go only after the disks are released, and those may be
+ * released only when the machine is on its way out, for KubeVirt takes them back while it lives. In the background the
+ * collector would delete the machines after the pool is gone, which is too late: then we do, as the user asked.
+ */
+function freeMachines(
+  seen: Observation,
+  { owned, left }: { readonly owned: readonly Vm[]; readonly left: readonly Vm[] },
+): Part {
+  const { pool } = seen;
+  const leaving = owned.filter(({ terminating }) => terminating);
+  const live = owned.filter(({ terminating }) => !terminating);
+  const care = planDiskCare({ seen, leaving, live: [] });
+  if (care.needs.length > 0) return { ...NOTHING, needs: care.needs, reasons: [DELETING] };
+  const stays = !keepsDisks(pool.spec) || pool.finalizers.includes(ORPHAN_FINALIZER);
+  const isCollected = pool.finalizers.includes(FOREGROUND_FINALIZER);
+  const drops = [...left, ...care.free, ...(stays ? live : [])].sort(byNameAndUid);
+  const why = `${DELETING}, and its disks are kept`;
+  return {
+    ...NOTHING,
+    actions: [
+      ...care.actions,
+      ...drops.map((vm) => ({ kind: "dropVmFinalizer", vm, why: DELETING }) as const),
+      ...(stays || isCollected ? [] : live)
+        .map((vm) => ({ kind: "deleteVm", vm, why }) as const)
+        .sort((a, b) => byNameAndUid(a.vm, b.vm)),
+    ],
+    reasons: [DELETING, ...care.reasons],
+  };
 }
 
 interface Explained {
@@ -286,6 +499,20 @@ export function describeAction(poolName: string, action: Action): string {
       return `drop the pool's finalizer: ${action.why}`;
     case "revokeDelete":
       return `revoke the deletion of ${action.vm.name}: ${action.why}`;
+    case "changeDisk":
+      return `${action.released ? "release" : "change the owners of"} disk ${action.disk.name} of ${action.vm.name}: ${action.why}`;
+    case "markVm":
+      return `note the kept disks on ${action.vm.name}: ${action.why}`;
+    case "revokeRestart":
+      return `revoke the restart of ${action.instance.name}: ${action.why}`;
+    case "updateVm":
+      return `update ${action.vm.name} to ${action.revision}: ${action.why}`;
+    case "restartInstance":
+      return `restart ${action.vm.name}: ${action.why}`;
+    case "labelInstance":
+      return `label the instance ${action.instance.name} with ${action.revision}: ${action.why}`;
+    case "pruneRevision":
+      return `delete revision ${action.revision.name}: ${action.why}`;
     case "writeClaim":
       return `write the claim: ${action.why}`;
     case "createRevision":

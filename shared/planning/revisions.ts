@@ -1,21 +1,60 @@
-/** ControllerRevisions: which one a new machine is made from, and when one of that name can be trusted. */
+/** ControllerRevisions: which one machines are made from, and when one of that name can be trusted. */
 import { fnv1a } from "./hash.ts";
-import { canonicalJson, isRecord } from "./json.ts";
-import type { Pool, Revision } from "./model.ts";
-import { revisionName } from "./names.ts";
+import type { Pool, PoolSpec, Revision } from "./model.ts";
+import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
 import { ownerReferenceTo } from "./template.ts";
+import { templateHash } from "./template-change.ts";
 
-export type RevisionChoice = { readonly name: string; readonly create: boolean };
+/** What was read of revisions, by name. */
+export type KnownRevisions = ReadonlyMap<string, Revision | "absent">;
+
+export type RevisionChoice =
+  /** Read these first. */
+  | { readonly kind: "unread"; readonly names: readonly string[] }
+  | { readonly kind: "existing" | "missing"; readonly name: string }
+  | { readonly kind: "blocked"; readonly why: string };
 
 /**
- * Names the revision of the pool's generation, as the reference does. A leftover of an earlier pool under that name is not
- * trusted: then the name gets a suffix from the pool's UID, which no other pool shares.
+ * The revision for the pool's template: one of `preferred` if its content is the same, so that machines of one template
+ * share a revision; else the one of the pool's generation, as the reference names it. A leftover of an earlier pool under
+ * that name is not trusted: then the name gets a suffix from the pool's UID, which no other pool shares.
  */
-export function chooseRevision(pool: Pool, existing: Revision | undefined): RevisionChoice {
-  const name = revisionName(pool.name, pool.generation);
-  if (existing === undefined) return { name, create: true };
-  if (existing.ownerUid === pool.uid && isSameTemplate(existing.data, pool.spec)) return { name, create: false };
-  return { name: `${name}-${fnv1a(pool.uid).slice(0, 8)}`, create: true };
+export function chooseRevision(
+  pool: Pool,
+  spec: PoolSpec,
+  { known, preferred }: { readonly known: KnownRevisions; readonly preferred: readonly string[] },
+): RevisionChoice {
+  const template = templateHash(spec);
+  const holds = (name: string) => {
+    const revision = ownRevision(pool, known, name);
+    return revision?.spec !== undefined && templateHash(revision.spec) === template;
+  };
+  const unread = preferred.filter((name) => !known.has(name));
+  if (unread.length > 0) return { kind: "unread", names: unread };
+  const ownName = revisionName(pool.name, pool.generation);
+  const suffixed = `${ownName}-${fnv1a(pool.uid).slice(0, 8)}`;
+  const found = [...preferred, ownName, suffixed].find(holds);
+  if (found !== undefined) return { kind: "existing", name: found };
+  for (const name of [ownName, suffixed]) {
+    if (!known.has(name)) return { kind: "unread", names: [name] };
+    if (name.length > LABEL_VALUE_LENGTH_MAX) break;
+    if (known.get(name) === "absent") return { kind: "missing", name };
+  }
+  const why = `the name of ControllerRevision ${ownName} is taken by one that is not this pool's, or not of this template: delete that one`;
+  return { kind: "blocked", why };
+}
+
+/** A revision that this pool made; undefined when it is absent, was not read, or is another's. */
+export function ownRevision(pool: Pool, known: KnownRevisions, name: string): Revision | undefined {
+  const revision = known.get(name);
+  return revision === undefined || revision === "absent" || revision.ownerUid !== pool.uid ? undefined : revision;
+}
+
+/** How a pool makes names of ordinals, in a short form for the claim. */
+export function namingOf({ nameGeneration }: PoolSpec): string {
+  const configMaps = nameGeneration?.appendIndexToConfigMapRefs === true;
+  const secrets = nameGeneration?.appendIndexToSecretRefs === true;
+  return [configMaps ? "configMaps" : "", secrets ? "secrets" : ""].join("+");
 }
 
 /** The revision as it is created: its data are the complete spec of the pool. */
@@ -27,15 +66,4 @@ export function buildRevision(pool: Pool, poolApiVersion: string, name: string) 
     revision: pool.generation,
     data: pool.spec,
   };
-}
-
-/** Whether two specs make the same machines: only the template and the naming count. */
-function isSameTemplate(a: unknown, b: unknown): boolean {
-  return (["virtualMachineTemplate", "nameGeneration"] as const).every(
-    (field) => canonicalJson(property(a, field)) === canonicalJson(property(b, field)),
-  );
-}
-
-function property(value: unknown, key: string): unknown {
-  return isRecord(value) ? value[key] : undefined;
 }

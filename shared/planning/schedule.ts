@@ -1,9 +1,11 @@
 /** When the schedule wakes a pool without being told of a change. */
-import { parseClaim } from "./claim.ts";
+import { type Claim, parseClaim } from "./claim.ts";
 import { fnv1a } from "./hash.ts";
 import { isRecord } from "./json.ts";
-import type { Pool } from "./model.ts";
+import { type Pool, poolSpecSchema } from "./model.ts";
 import { CLAIM_ANNOTATION } from "./names.ts";
+import { templateHash } from "./template-change.ts";
+import { updateStrategyOf } from "./update.ts";
 
 const MINUTE_MS = 60_000;
 
@@ -31,9 +33,21 @@ export function isUnsettled(pool: Pool): boolean {
   const { status } = pool;
   const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
   if (pool.deleting || claim === undefined || claim.generation !== pool.generation) return true;
-  if (claim.create.size > 0 || claim.delete.length > 0 || claim.waitUntil !== undefined) return true;
+  if (claim.create.size > 0 || claim.delete.length > 0 || claim.restart.length > 0) return true;
+  if (claim.waitUntil !== undefined) return true;
   if (status?.conditions?.some(({ type }) => type === "ReplicaFailure") === true) return true;
   if (isRecord(pool.spec) && pool.spec["paused"] === true) return false;
+  if (isRollingOut(pool, claim)) return true;
   const replicas = isRecord(pool.spec) ? (pool.spec["replicas"] ?? 1) : 1;
   return (status?.replicas ?? 0) !== replicas || (status?.readyReplicas ?? 0) !== replicas;
+}
+
+/** Machines may follow another template than the one in force. */
+function isRollingOut(pool: Pool, claim: Claim): boolean {
+  const spec = poolSpecSchema.safeParse(pool.spec).data;
+  if (spec === undefined || (pool.status?.replicas ?? 0) === 0) return false;
+  const strategy = updateStrategyOf(spec);
+  if (strategy === "unmanaged") return false;
+  const { rollout } = claim;
+  return rollout?.template !== templateHash(spec) || (strategy === "proactive" && !rollout.instances);
 }

@@ -14,7 +14,7 @@ export interface Announcement {
 
 /** What a pass could not do, in words for the pool's owner. */
 export interface PassFailure {
-  readonly during: "scaleOut" | "scaleIn" | "upkeep";
+  readonly during: "scaleOut" | "scaleIn" | "update" | "pruning" | "upkeep";
   /** The API server's message; never a header, a token or a body. */
   readonly message: string;
 }
@@ -92,6 +92,10 @@ function describeFailures(
       return ["FailedScaleOut", `error during scale out: ${text}`];
     case "scaleIn":
       return ["FailedScaleIn", `error during scale in: ${text}`];
+    case "update":
+      return ["FailedUpdate", `error during VM update: ${text}`];
+    case "pruning":
+      return ["FailedRevisionPruning", `error while pruning vmpool revisions: ${text}`];
     case "upkeep":
       return ["FailedUpdate", `error during upkeep of machines: ${text}`];
     default:

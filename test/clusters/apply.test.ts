@@ -6,7 +6,7 @@ import { isRecord } from "../../shared/planning/json.ts";
 import { type Pool, parsePool, parseVm, type Vm } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import type { Action, Observation } from "../../shared/planning/plan.ts";
-import { judge } from "../../shared/planning/verdict.ts";
+import { anObservation } from "../support/builders.ts";
 import {
   aCluster,
   aWire,
@@ -55,7 +55,12 @@ function creates(count: number): readonly Action[] {
 
 function writeClaim(fields: { addFinalizer?: boolean; create?: ReadonlyMap<number, number> } = {}): Action {
   const { addFinalizer = false, create = new Map() } = fields;
-  return { kind: "writeClaim", items: { create, delete: [], waitUntil: undefined }, addFinalizer, why: "test" };
+  return {
+    kind: "writeClaim",
+    items: { create, delete: [], restart: [], rollout: undefined, waitUntil: undefined },
+    addFinalizer,
+    why: "test",
+  };
 }
 
 interface Setting {
@@ -70,17 +75,9 @@ interface Setting {
 async function apply(actions: readonly Action[], { routes, pool = aSeenPool(), ledger, timeLeftMs }: Setting) {
   const wire = aWire(...routes);
   const sleeps: number[] = [];
-  const seen: Observation = {
-    now: NOW,
-    pool,
-    verdict: judge(pool),
-    selected: [],
-    namespaceVms: undefined,
-    revision: undefined,
-    ledger: ledger ?? EMPTY_LEDGER,
-  };
+  const seen: Observation = { ...anObservation({ pool, narrow: true }), ledger: ledger ?? EMPTY_LEDGER };
   const applied = await applyPlan(
-    { needs: [], actions, reasons: [], members: [] },
+    { needs: [], actions, reasons: [], announcements: [], members: [] },
     {
       cluster: aCluster(wire).cluster,
       seen,

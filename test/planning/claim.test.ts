@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import {
   type Claim,
+  type ClaimItems,
   EMPTY_LEDGER,
   formatClaim,
   type Ledger,
@@ -99,7 +100,7 @@ describe("unfinished creates", () => {
 
   it("ask for the names of the namespace even if nothing is missing", () => {
     const plan = planOf({ pool: poolWith(0, { create: claimed(0) }), narrow: true });
-    expect(plan).toMatchObject({ needs: ["namespaceVms"], actions: [] });
+    expect(plan).toMatchObject({ needs: [{ read: "namespaceVms" }], actions: [] });
   });
 
   it("may still land one millisecond before T", () => {
@@ -296,12 +297,16 @@ describe("unfinished deletes", () => {
   });
 });
 
+function emptyClaim(items: Partial<ClaimItems>): ClaimItems {
+  return { create: new Map(), delete: [], restart: [], rollout: undefined, waitUntil: undefined, ...items };
+}
+
 describe("a claim that cannot be read", () => {
   for (const claim of [null, "", "{}", "garbled", '{"v":2}']) {
     it(`is replaced by an empty one, and nothing else is done, when the pool has machines (${JSON.stringify(claim)})`, () => {
       const plan = planOf({ pool: aPoolWith({ replicas: 1 }, { claim }), vms: someVms(3) });
       expect(kindsOf(plan)).toEqual(["writeClaim"]);
-      expect(claimIn(plan)).toEqual({ create: new Map(), delete: [], waitUntil: NOW + QUIET_AFTER_MS });
+      expect(claimIn(plan)).toEqual(emptyClaim({ waitUntil: NOW + QUIET_AFTER_MS }));
       expect(plan.reasons.join()).toContain("no readable claim");
     });
   }
@@ -313,7 +318,7 @@ describe("a claim that cannot be read", () => {
   // The finalizer comes with the first claim, so there was one, and its creates may be under way.
   it("makes a pool without machines wait when it carries our finalizer", () => {
     const plan = planOf({ pool: aPoolWith({ replicas: 2 }, { claim: null }) });
-    expect(claimIn(plan)).toEqual({ create: new Map(), delete: [], waitUntil: NOW + QUIET_AFTER_MS });
+    expect(claimIn(plan)).toEqual(emptyClaim({ waitUntil: NOW + QUIET_AFTER_MS }));
   });
 
   it("takes a terminating machine for a machine", () => {
@@ -383,7 +388,7 @@ describe("a claim that somebody edited", () => {
 describe("the end of a pass", () => {
   it("shortens the claim when everything is finished", () => {
     const plan = planOf({ pool: poolWith(2, { delete: items(5) }), vms: someVms(2) });
-    expect(claimIn(plan)).toEqual({ create: new Map(), delete: [], waitUntil: undefined });
+    expect(claimIn(plan)).toEqual(emptyClaim({ rollout: aClaim().rollout }));
   });
 
   it("writes the generation that was seen to, once", () => {
@@ -414,7 +419,7 @@ describe("the end of a pass", () => {
 
 describe("the text of a claim", () => {
   it("is short when nothing is unfinished", () => {
-    expect(formatClaim(aClaim())).toBe(
+    expect(formatClaim(aClaim({ rollout: undefined }))).toBe(
       '{"v":1,"by":"test","at":"2026-11-22T09:59:00.000Z","nonce":"nonce-1","generation":1,"since":{"at":"2026-11-22T09:00:00.000Z","generation":1}}',
     );
   });

@@ -77,7 +77,10 @@ describe("a pool that is deleted", () => {
   });
 
   it("asks for all machines of the namespace before it lets go", () => {
-    expect(planOf({ pool: aPool(deleting), narrow: true })).toMatchObject({ needs: ["namespaceVms"], actions: [] });
+    expect(planOf({ pool: aPool(deleting), narrow: true })).toMatchObject({
+      needs: [{ read: "namespaceVms" }],
+      actions: [],
+    });
   });
 
   it("is left to others when our finalizer is gone", () => {

@@ -1,11 +1,18 @@
 /** Short ways to ask for a plan and to read it. */
 import type { ClaimItems } from "../../shared/planning/claim.ts";
 import type { Vm } from "../../shared/planning/model.ts";
-import { type ActionKind, type Limits, type Plan, planPass } from "../../shared/planning/plan.ts";
+import {
+  type ActionKind,
+  type Limits,
+  type Need,
+  type Observation,
+  type Plan,
+  planPass,
+} from "../../shared/planning/plan.ts";
 import { anObservation, deepFreeze, type ObservationOverrides } from "../support/builders.ts";
 
-export const ACTING: Limits = { createsMax: 250, deletesMax: 250 };
-export const CLOSING: Limits = { createsMax: 0, deletesMax: 0 };
+export const ACTING: Limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
+export const CLOSING: Limits = { createsMax: 0, deletesMax: 0, updatesMax: 0, restartsMax: 0 };
 
 /** Plans over frozen input, so that a mutation of it throws. */
 export function planOf(overrides: ObservationOverrides, limits: Limits = ACTING): Plan {
@@ -47,4 +54,36 @@ export function claimIn({ actions }: Plan): ClaimItems | undefined {
 export function claimedOrdinals(plan: Plan): readonly number[] | undefined {
   const items = claimIn(plan);
   return items && [...items.create.keys()].sort((a, b) => a - b);
+}
+
+/** The plan once all that it asks for was read, and found to be nothing. */
+export function planRead(seen: Observation, limits: Limits): Plan {
+  let known = seen;
+  for (let round = 0; round < 20; round += 1) {
+    const plan = planPass(known, limits);
+    if (plan.needs.length === 0) return plan;
+    for (const need of plan.needs) known = { ...known, ...readNothing(known, need) };
+  }
+  throw new Error("the plan goes on asking for more");
+}
+
+function readNothing(seen: Observation, need: Need): Partial<Observation> {
+  switch (need.read) {
+    case "namespaceVms":
+      return { namespaceVms: seen.selected };
+    case "revisions":
+      return { revisions: new Map([...seen.revisions, ...need.names.map((name) => [name, "absent"] as const)]) };
+    case "instances":
+      return { instances: [], ownRevisions: [] };
+    case "liveUpdates":
+      return { liveUpdates: false };
+    case "specs":
+      return { specless: new Set([...seen.specless, ...need.vms.map(({ uid }) => uid)]) };
+    case "disks":
+      return { disks: new Map([...seen.disks, ...need.vms.map(({ uid }) => [uid, []] as const)]) };
+    case "keptDisks":
+      return { keptDisks: [] };
+    case "namespace":
+      return { namespaceUid: "ns-uid" };
+  }
 }

@@ -16,11 +16,13 @@ import {
   parsePool,
   parseRevision,
   parseVm,
+  poolSpecSchema,
   type Vm,
 } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { type Limits, type Observation, type Plan, planPass } from "../../shared/planning/plan.ts";
 import { chooseRevision } from "../../shared/planning/revisions.ts";
+import { keepsDisks } from "../../shared/planning/scale-in.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
 import { reportStatus } from "../../shared/planning/status.ts";
 import { buildVm } from "../../shared/planning/template.ts";
@@ -29,6 +31,7 @@ import {
   aClaim,
   anObservation,
   aPool,
+  aRevision,
   aSpec,
   aVm,
   deepFreeze,
@@ -37,7 +40,18 @@ import {
   OTHER_POOL_UID,
   POOL_UID,
 } from "../support/builders.ts";
-import { ACTING, claimedOrdinals, claimIn, createsOf, deletesOf, kindsOf, namesOf, targetsOf } from "./plans.ts";
+import {
+  ACTING,
+  CLOSING,
+  claimedOrdinals,
+  claimIn,
+  createsOf,
+  deletesOf,
+  kindsOf,
+  namesOf,
+  planRead,
+  targetsOf,
+} from "./plans.ts";
 
 const ORDINAL_MAX = 7;
 const REPLICAS_MAX = 6;
@@ -136,9 +150,9 @@ const ledger: fc.Arbitrary<Ledger> = fc
 const limits: fc.Arbitrary<Limits> = fc.constantFrom(
   ACTING,
   ACTING,
-  { createsMax: 0, deletesMax: 0 },
-  { createsMax: 1, deletesMax: 1 },
-  { createsMax: 2, deletesMax: 0 },
+  CLOSING,
+  { createsMax: 1, deletesMax: 1, updatesMax: 1, restartsMax: 1 },
+  { createsMax: 2, deletesMax: 0, updatesMax: 0, restartsMax: 2 },
 );
 
 const observationOf = (spec: fc.Arbitrary<unknown>): fc.Arbitrary<Observation> =>
@@ -164,11 +178,12 @@ const anyObservation = observationOf(
 
 /** The plan once all that it needs was read. */
 function fullPlan(seen: Observation, limit: Limits): Plan {
-  const names = [...seen.selected];
-  return planPass({ ...seen, namespaceVms: seen.namespaceVms ?? names, revision: seen.revision ?? "absent" }, limit);
+  return planRead(seen, limit);
 }
 
 const replicasOf = ({ verdict }: Observation) => (verdict.legal ? (verdict.spec.replicas ?? 1) : 0);
+/** A pool whose disks outlive its machines deletes these itself on its way out. */
+const isCollecting = ({ pool }: Observation) => pool.deleting && keepsDisks(pool.spec);
 const isFree = ({ pool, verdict }: Observation) => verdict.legal && !pool.deleting && verdict.spec.paused !== true;
 const membersOf = (seen: Observation) =>
   [...new Map([...(seen.namespaceVms ?? []), ...seen.selected].map((vm) => [vm.uid, vm])).values()].filter(
@@ -238,6 +253,7 @@ describe("every plan", () => {
 
   it("never deletes more than the surplus (invariant 2)", () =>
     check(anyObservation, (seen, limit) => {
+      if (isCollecting(seen)) return;
       const deletes = deletesOf(fullPlan(seen, limit)).length;
       const live = membersOf(seen).filter(({ terminating }) => !terminating).length;
       expect(deletes).toBeLessThanOrEqual(Math.min(limit.deletesMax, Math.max(0, live - replicasOf(seen))));
@@ -266,12 +282,14 @@ describe("every plan", () => {
   it("creates and deletes only in a legal pool that is neither paused nor on its way out (invariants 5 and 7)", () =>
     check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
-      if (!isFree(seen)) expect([...createsOf(plan), ...deletesOf(plan)]).toEqual([]);
+      if (!isFree(seen)) expect(createsOf(plan)).toEqual([]);
+      if (!isFree(seen) && !isCollecting(seen)) expect(deletesOf(plan)).toEqual([]);
       if (!seen.verdict.legal && !seen.pool.deleting) expect(plan.actions).toEqual([]);
     }));
 
   it("claims before it acts, and revokes before it drops a claim", () =>
     check(anyObservation, (seen, limit) => {
+      if (isCollecting(seen)) return;
       const plan = fullPlan(seen, limit);
       const kinds = kindsOf(plan);
       const at = kinds.indexOf("writeClaim");
@@ -350,6 +368,17 @@ describe("a claim", () => {
         }),
         { maxLength: 200 },
       ),
+      restart: fc.array(fc.record({ ordinal: fc.nat(999_999_999), uidPrefix: fc.stringMatching(/^[\w-]{1,8}$/) }), {
+        maxLength: 200,
+      }),
+      rollout: fc.option(
+        fc.record({
+          template: fc.string({ maxLength: 64 }),
+          revisions: fc.array(fc.string()),
+          instances: fc.boolean(),
+        }),
+        { nil: undefined },
+      ),
     })
     .map((entry) => ({ ...entry, create: new Map(entry.create) }));
 
@@ -383,7 +412,11 @@ describe("any JSON", () => {
           for (const { message } of verdict.problems) expect(message).not.toBe("");
         }
         resyncCause(aPool({ spec: value }), NOW, { settledMinutes: 10, everything: false });
-        chooseRevision(aPool({ spec: value }), { name: "web-1", ownerUid: POOL_UID, data: other });
+        const revision = aRevision({ data: other });
+        chooseRevision(aPool(), poolSpecSchema.parse(aSpec()), {
+          known: new Map([["web-1", revision]]),
+          preferred: [],
+        });
       }),
       RUNS,
     ));

@@ -1,86 +1,84 @@
 import { describe, expect, it } from "vitest";
 import { fnv1a } from "../../shared/planning/hash.ts";
 import { canonicalJson } from "../../shared/planning/json.ts";
-import { parsePool, parseRevision, parseVm, type Revision } from "../../shared/planning/model.ts";
+import { parsePool, parseRevision, parseVm, poolSpecSchema, type Revision } from "../../shared/planning/model.ts";
 import { isRevisionOf, ordinalOf, revisionName, vmName } from "../../shared/planning/names.ts";
 import { buildRevision, chooseRevision } from "../../shared/planning/revisions.ts";
-import { anOwner, aPool, aPoolWith, aSpec, type Json, LABELS, POOL_UID } from "../support/builders.ts";
+import { anOwner, aPool, aPoolWith, aRevision, aSpec, type Json, LABELS, POOL_UID } from "../support/builders.ts";
 import { kindsOf, planOf } from "./plans.ts";
 
 const pool = aPool({ generation: 3 });
 const SUFFIXED = `web-3-${fnv1a(POOL_UID).slice(0, 8)}`;
 
-function aRevision(data: unknown, owner = POOL_UID): Revision {
-  const revision = parseRevision({
-    metadata: {
-      name: "web-3",
-      namespace: "default",
-      uid: "r",
-      resourceVersion: "1",
-      ownerReferences: [anOwner(owner)],
-    },
-    data,
-    revision: 3,
-  });
-  if (revision === undefined) throw new Error("the builder's revision is not what the API promises");
-  return revision;
+function aThird(data: unknown, owner = POOL_UID): Revision {
+  return aRevision({ name: "web-3", generation: 3, owner, data });
+}
+
+/** What is chosen for generation 3 when only the revisions named after it can be there. */
+function choiceWith(existing: Revision | undefined) {
+  const spec = poolSpecSchema.parse(aSpec());
+  const known = new Map([
+    ["web-3", existing ?? "absent"],
+    [SUFFIXED, "absent"],
+  ] as const);
+  return chooseRevision(pool, spec, { known, preferred: [] });
 }
 
 const CHOICES: readonly {
   readonly it: string;
   readonly existing: Revision | undefined;
   readonly name: string;
-  readonly create: boolean;
+  readonly kind: "existing" | "missing";
 }[] = [
-  { it: "is created when there is none", existing: undefined, name: "web-3", create: true },
-  { it: "is used again when it is this pool's own", existing: aRevision(aSpec()), name: "web-3", create: false },
+  { it: "is created when there is none", existing: undefined, name: "web-3", kind: "missing" },
+  { it: "is used again when it is this pool's own", existing: aThird(aSpec()), name: "web-3", kind: "existing" },
   {
     it: "is used again though replicas and strategies differ",
-    existing: aRevision(aSpec({ replicas: 9, paused: true, scaleInStrategy: { unmanaged: {} } })),
+    existing: aThird(aSpec({ replicas: 9, paused: true, scaleInStrategy: { unmanaged: {} } })),
     name: "web-3",
-    create: false,
+    kind: "existing",
   },
   {
     it: "is not trusted when it is an earlier pool's",
-    existing: aRevision(aSpec(), "earlier-uid"),
+    existing: aThird(aSpec(), "earlier-uid"),
     name: SUFFIXED,
-    create: true,
+    kind: "missing",
   },
   {
     it: "is not trusted when its template is another one",
-    existing: aRevision(aSpec({ virtualMachineTemplate: { metadata: { labels: LABELS }, spec: { template: {} } } })),
+    existing: aThird(aSpec({ virtualMachineTemplate: { metadata: { labels: LABELS }, spec: { template: {} } } })),
     name: SUFFIXED,
-    create: true,
+    kind: "missing",
   },
   {
     it: "is not trusted when its naming differs",
-    existing: aRevision(aSpec({ nameGeneration: { appendIndexToSecretRefs: true } })),
+    existing: aThird(aSpec({ nameGeneration: { appendIndexToSecretRefs: true } })),
     name: SUFFIXED,
-    create: true,
+    kind: "missing",
   },
-  { it: "is not trusted when it holds nothing", existing: aRevision(undefined), name: SUFFIXED, create: true },
+  { it: "is not trusted when it holds nothing", existing: aThird(undefined), name: SUFFIXED, kind: "missing" },
 ];
 
 describe("the revision of a generation", () => {
   for (const { it: name, existing, ...choice } of CHOICES) {
-    it(name, () => expect(chooseRevision(pool, existing)).toEqual(choice));
+    it(name, () => expect(choiceWith(existing)).toEqual(choice));
   }
 
   it("is the same whatever the order of its fields and its nulls", () => {
     const spec = { ...aSpec(), nameGeneration: null };
     const turned = Object.fromEntries(Object.entries(spec).toReversed());
-    expect(chooseRevision(pool, aRevision(turned))).toEqual({ name: "web-3", create: false });
+    expect(choiceWith(aThird(turned))).toEqual({ name: "web-3", kind: "existing" });
   });
 
   it("is created before the machines that name it", () => {
-    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision(aSpec(), "earlier-uid") });
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision({ owner: "earlier-uid" }) });
     expect(kindsOf(plan)).toEqual(["writeClaim", "createRevision", "createVm"]);
     expect(plan.actions.at(1)).toMatchObject({ name: `web-1-${fnv1a(POOL_UID).slice(0, 8)}` });
     expect(plan.actions.at(2)).toMatchObject({ revision: `web-1-${fnv1a(POOL_UID).slice(0, 8)}` });
   });
 
   it("is not created when it is there", () => {
-    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision(aSpec()) });
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision() });
     expect(kindsOf(plan)).toEqual(["writeClaim", "createVm"]);
   });
 
@@ -97,7 +95,7 @@ describe("the revision of a generation", () => {
   it("is found again by what was created", () => {
     const built = buildRevision(pool, "pool.kubevirt.io/v1alpha1", "web-3");
     const stored = parseRevision({ ...built, metadata: { ...built.metadata, uid: "r", resourceVersion: "1" } });
-    expect(chooseRevision(pool, stored)).toEqual({ name: "web-3", create: false });
+    expect(choiceWith(stored)).toEqual({ name: "web-3", kind: "existing" });
   });
 });
 

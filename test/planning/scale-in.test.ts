@@ -125,11 +125,6 @@ const HOLDS: readonly { readonly it: string; readonly strategy: Json; readonly s
     strategy: { proactive: { selectionPolicy: { selectors: { labelSelector: { matchLabels: { a: "b" } } } } } },
     says: "selectionPolicy.selectors",
   },
-  {
-    it: "state preservation that is not supported",
-    strategy: { proactive: { statePreservation: "Offline" } },
-    says: "statePreservation",
-  },
 ];
 
 describe("scale in that is not ours to do", () => {

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Vm } from "../../shared/planning/model.ts";
 import { planPass } from "../../shared/planning/plan.ts";
 import { aClaim, anObservation, aPoolWith, aVm, NOW, someVms } from "../support/builders.ts";
-import { ACTING, claimedOrdinals, createsOf, kindsOf, planOf } from "./plans.ts";
+import { ACTING, CLOSING, claimedOrdinals, createsOf, kindsOf, planOf } from "./plans.ts";
 
 interface Case {
   readonly it: string;
@@ -114,12 +114,15 @@ describe("scale out", () => {
 
   it("asks for the names of the namespace and the revision before it creates", () => {
     const seen = anObservation({ pool: aPoolWith({ replicas: 1 }), narrow: true, revision: undefined });
-    expect(planPass(seen, ACTING)).toMatchObject({ needs: ["namespaceVms", "revision"], actions: [] });
+    expect(planPass(seen, ACTING)).toMatchObject({
+      needs: [{ read: "namespaceVms" }, { read: "revisions", names: ["web-1"] }],
+      actions: [],
+    });
   });
 
   it("asks only for the revision when the names are known", () => {
     const seen = anObservation({ pool: aPoolWith({ replicas: 1 }), revision: undefined });
-    expect(planPass(seen, ACTING)).toMatchObject({ needs: ["revision"], actions: [] });
+    expect(planPass(seen, ACTING)).toMatchObject({ needs: [{ read: "revisions" }], actions: [] });
   });
 
   it("asks for nothing when nothing is missing", () => {
@@ -147,7 +150,7 @@ describe("scale out", () => {
   it("creates and deletes nothing when the limits are 0, and closes the claim", () => {
     const claim = aClaim({ generation: 4 });
     const pool = aPoolWith({ replicas: 5 }, { claim, generation: 5 });
-    const plan = planOf({ pool, vms: someVms(2), narrow: true, revision: undefined }, { createsMax: 0, deletesMax: 0 });
+    const plan = planOf({ pool, vms: someVms(2), narrow: true, revision: undefined }, CLOSING);
     expect(plan.needs).toEqual([]);
     expect(kindsOf(plan)).toEqual(["writeClaim"]);
   });

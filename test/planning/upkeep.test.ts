@@ -182,13 +182,6 @@ describe("the finalizer of a machine that somebody deleted", () => {
     expect(planOf({ pool: aPoolWith({ replicas: 1 }), vms }).actions).toEqual([]);
   });
 
-  it("stays, with a reason, when its disks are to be kept", () => {
-    const pool = aPoolWith({ replicas: 1, scaleInStrategy: { opportunistic: { statePreservation: "Offline" } } });
-    const plan = planOf({ pool, vms: [aVm(0, { terminating: true })] });
-    expect(plan.actions).toEqual([]);
-    expect(plan.reasons.join()).toContain("statePreservation");
-  });
-
   it("of another pool stays", () => {
     const vms = [aVm(0, { terminating: true, pool: OTHER_POOL_UID })];
     expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms }).actions).toEqual([]);

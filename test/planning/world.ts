@@ -1001,6 +1001,8 @@ function poolJson(pool: StoredPool): object {
         metadata: { labels: LABELS, annotations: { edition: String(edition) } },
         spec: { runStrategy: "Always", template: {} },
       },
+      // Roll-outs are judged in the simulator, which has instances.
+      updateStrategy: { unmanaged: {} },
       ...(broken ? { maxUnavailable: "0%" } : {}),
       ...(unmanaged ? { scaleInStrategy: { unmanaged: {} } } : {}),
     },

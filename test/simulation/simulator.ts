@@ -83,7 +83,7 @@ function startRun(seed: number, kinds: readonly Kind[]): Run {
 function planDependsOnOrder({ view }: PassResult, random: Random): string | undefined {
   if (view === undefined) return undefined;
   const { seen } = view;
-  const limits = { createsMax: 250, deletesMax: 250 };
+  const limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
   const other = { ...seen, selected: shuffled(seen.selected, random) };
   const mixed =
     seen.namespaceVms === undefined ? other : { ...other, namespaceVms: shuffled(seen.namespaceVms, random) };

@@ -29,6 +29,7 @@ export function createPool(cluster: MemoryCluster, name: string, replicas: numbe
       replicas,
       selector: { matchLabels: labels },
       virtualMachineTemplate: { metadata: { labels }, spec: { running: true, template: { metadata: { labels } } } },
+      updateStrategy: { unmanaged: {} },
     },
   };
   cluster.answer({ method: "POST", path: POOLS, body }, ACTOR);

@@ -1,16 +1,21 @@
 /** Builders of what the planner reads, through the schemas of the API's JSON; every field can be overridden, none is hidden. */
-import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger } from "../../shared/planning/claim.ts";
+import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, type Rollout } from "../../shared/planning/claim.ts";
+import { fnv1a } from "../../shared/planning/hash.ts";
 import {
+  type Disk,
   type Instance,
   type Pool,
   parseInstance,
   parsePool,
+  parseRevision,
   parseVm,
+  poolSpecSchema,
   type Revision,
   type Vm,
 } from "../../shared/planning/model.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, vmName } from "../../shared/planning/names.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, revisionName, vmName } from "../../shared/planning/names.ts";
 import type { Observation } from "../../shared/planning/plan.ts";
+import { templateHash } from "../../shared/planning/template-change.ts";
 import { judge } from "../../shared/planning/verdict.ts";
 
 /** 2026-11-22T10:00:00.000Z, the server's clock of every observation that does not say otherwise. */
@@ -50,7 +55,9 @@ export interface PoolOverrides {
 
 /** A pool whose last pass left everything finished. */
 export function aPool(overrides: PoolOverrides = {}): Pool {
-  const { name = "web", uid = POOL_UID, generation = 1, deleting = false, claim = aClaim({ generation }) } = overrides;
+  const { name = "web", uid = POOL_UID, generation = 1, deleting = false } = overrides;
+  const spec = "spec" in overrides ? overrides.spec : aSpec();
+  const { claim = aClaim({ generation, rollout: aRollout(spec, `${name}-1`) }) } = overrides;
   const text = claim === null || typeof claim === "string" ? claim : formatClaim(claim);
   const pool = parsePool({
     apiVersion: "pool.kubevirt.io/v1beta1",
@@ -65,7 +72,7 @@ export function aPool(overrides: PoolOverrides = {}): Pool {
       finalizers: overrides.finalizers ?? [POOL_FINALIZER],
       ...(text === null ? {} : { annotations: { [CLAIM_ANNOTATION]: text } }),
     },
-    spec: "spec" in overrides ? overrides.spec : aSpec(),
+    spec,
     ...(overrides.status === undefined ? {} : { status: overrides.status }),
   });
   if (pool === undefined) throw new Error("the builder's pool is not what the API promises");
@@ -216,9 +223,40 @@ export function aClaim(overrides: Partial<Claim> = {}): Claim {
     since: { at: NOW - 3_600_000, generation: 1 },
     create: new Map(),
     delete: [],
+    restart: [],
+    rollout: aRollout(aSpec(), "web-1"),
     waitUntil: undefined,
     ...overrides,
   };
+}
+
+/** Every machine and instance was seen to follow the spec's template; undefined for a spec that cannot be read. */
+export function aRollout(spec: unknown, revision: string): Rollout | undefined {
+  const { data } = poolSpecSchema.safeParse(spec);
+  return data && { template: templateHash(data), revisions: [revision], instances: true };
+}
+
+export interface RevisionOverrides {
+  readonly name?: string;
+  readonly uid?: string;
+  /** UID of the pool that made it. */
+  readonly owner?: string;
+  readonly generation?: number;
+  readonly data?: unknown;
+}
+
+/** The ControllerRevision of the pool's first generation. */
+export function aRevision(overrides: RevisionOverrides = {}): Revision {
+  const { name = "web-1", uid = `uid-of-${name}`, owner = POOL_UID, generation = 1 } = overrides;
+  const revision = parseRevision({
+    apiVersion: "apps/v1",
+    kind: "ControllerRevision",
+    metadata: { name, namespace: "default", uid, resourceVersion: "300", ownerReferences: [anOwner(owner)] },
+    revision: generation,
+    data: "data" in overrides ? overrides.data : aSpec(),
+  });
+  if (revision === undefined) throw new Error("the builder's revision is not what the API promises");
+  return revision;
 }
 
 export interface ObservationOverrides {
@@ -228,7 +266,17 @@ export interface ObservationOverrides {
   readonly vms?: readonly Vm[];
   /** The metadata of the namespace's VMs were not read. */
   readonly narrow?: boolean;
+  /** The revision of the pool's generation; undefined when it was not read. */
   readonly revision?: Revision | "absent" | undefined;
+  /** More of them, by name. */
+  readonly revisions?: readonly Revision[];
+  readonly instances?: readonly Instance[];
+  readonly ownRevisions?: readonly Revision[];
+  readonly liveUpdates?: boolean;
+  /** Disks by the UID of their machine. */
+  readonly disks?: ReadonlyMap<string, readonly Disk[]>;
+  readonly keptDisks?: readonly Disk[];
+  readonly namespaceUid?: string;
   readonly ledger?: Ledger;
 }
 
@@ -243,9 +291,29 @@ export function anObservation(overrides: ObservationOverrides = {}): Observation
     verdict,
     selected: selects ? vms.filter(({ labels }) => verdict.selector.matches(labels)) : [],
     namespaceVms: narrow ? undefined : vms.map((vm) => ({ ...vm, ready: false })),
-    revision: "revision" in overrides ? overrides.revision : "absent",
+    revisions: knownRevisions(pool, overrides),
+    instances: overrides.instances,
+    ownRevisions: overrides.ownRevisions,
+    liveUpdates: overrides.liveUpdates,
+    disks: overrides.disks ?? new Map(),
+    specless: new Set(),
+    keptDisks: overrides.keptDisks,
+    namespaceUid: overrides.namespaceUid,
     ledger,
   };
+}
+
+/** Revisions that no override names are known to be absent; that of the generation may be unread. */
+function knownRevisions(pool: Pool, overrides: ObservationOverrides): Observation["revisions"] {
+  const own = revisionName(pool.name, pool.generation);
+  const absent = [`${pool.name}-1`, own, `${own}-${fnv1a(pool.uid).slice(0, 8)}`];
+  const known = new Map<string, Revision | "absent">(absent.map((name) => [name, "absent"]));
+  if ("revision" in overrides) {
+    if (overrides.revision === undefined) known.delete(own);
+    else known.set(own, overrides.revision);
+  }
+  for (const revision of overrides.revisions ?? []) known.set(revision.name, revision);
+  return known;
 }
 
 /** Freezes a value and all that it holds, so that a mutation throws. */

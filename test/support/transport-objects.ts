@@ -1,6 +1,7 @@
 /** Builders of the API objects that scripted answers carry: pools, machines, lists. */
 import { type Claim, formatClaim } from "../../shared/planning/claim.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, vmName } from "../../shared/planning/names.ts";
+import { aRollout } from "./builders.ts";
 import { ok } from "./transport.ts";
 
 export const NOW = Date.parse("2026-05-01T12:00:00Z");
@@ -34,6 +35,8 @@ export function aClaimText(fields: Partial<Claim> = {}): string {
     waitUntil: undefined,
     create: new Map(),
     delete: [],
+    restart: [],
+    rollout: undefined,
     ...fields,
   });
 }
@@ -82,9 +85,10 @@ export function aPool(fields: PoolFields = {}) {
 
 /** A pool that is as it should be with `replicas` ready machines. */
 export function aSettledPool(fields: PoolFields = {}) {
-  const { replicas = 1, generation = 1 } = fields;
+  const { name = "web", replicas = 1, generation = 1 } = fields;
+  const rollout = aRollout(aPool(fields).spec, `${name}-1`);
   return aPool({
-    annotations: { [CLAIM_ANNOTATION]: aClaimText({ generation }) },
+    annotations: { [CLAIM_ANNOTATION]: aClaimText({ generation, rollout }) },
     finalizers: [POOL_FINALIZER],
     status: { replicas, readyReplicas: replicas, labelSelector: SELECTOR },
     ...fields,

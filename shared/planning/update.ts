@@ -1,0 +1,420 @@
+/** Moves machines to the template in force, and restarts or replaces what cannot follow it running, within `maxUnavailable`. */
+import { type Claim, isClaimed, type Rollout } from "./claim.ts";
+import { canonicalJson } from "./json.ts";
+import { moveVm } from "./merge.ts";
+import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
+import { REVISION_LABEL, UPDATED_ANNOTATION } from "./names.ts";
+import type { Action, Limits, Need, Observation } from "./plan.ts";
+import { namingOf, ownRevision } from "./revisions.ts";
+import { filterBySelectors, rank } from "./selection.ts";
+import { indexVmSpec } from "./template.ts";
+import { type Change, classifyChange, showsLiveFields, templateHash } from "./template-change.ts";
+
+/** KubeVirt has seen a machine's new template by then: an instance that restarts earlier may boot the old one once more. */
+const UPDATE_SEEN_AFTER_MS = 2_000;
+/** A change that KubeVirt can make on the running guest shows by then, or never. */
+const LIVE_UPDATE_WITHIN_MS = 60_000;
+/** How old an instance that is not ready, or a machine without one, must be before it is restarted or replaced for free. */
+const SPARE_AFTER_MS = 10_000;
+
+export interface UpdateInput {
+  readonly seen: Observation;
+  readonly spec: PoolSpec;
+  readonly claim: Claim | undefined;
+  /** Machines of the pool, terminating ones included. */
+  readonly members: readonly Vm[];
+  /** Machines that count towards `replicas`, and those that go because there are too many. */
+  readonly owned: number;
+  readonly leaving: readonly Vm[];
+  /** Deletes of the last claim that scale-in does not want. */
+  readonly claimedDeletes: readonly Vm[];
+  /** The revision of the template in force, which exists or is made in this loop; undefined when there can be none. */
+  readonly target: string | undefined;
+  readonly limits: Limits;
+}
+
+export type Restart = Extract<Action, { kind: "restartInstance" }>;
+
+export interface Update {
+  readonly needs: readonly Need[];
+  /** Need no claim. */
+  readonly actions: readonly Action[];
+  /** To restart now, and all that the claim must name. */
+  readonly restarts: readonly Restart[];
+  readonly claimedRestarts: readonly { readonly vm: Vm; readonly instance: Instance }[];
+  /** To delete now for a machine with other disks, and all that the claim must name. */
+  readonly replacements: readonly Vm[];
+  readonly claimedReplacements: readonly Vm[];
+  readonly revoke: readonly Action[];
+  /** What the claim is to say of the roll-out; undefined while it goes on. */
+  readonly rollout: Rollout | undefined;
+  readonly reasons: readonly string[];
+}
+
+const NOTHING: Update = {
+  needs: [],
+  actions: [],
+  restarts: [],
+  claimedRestarts: [],
+  replacements: [],
+  claimedReplacements: [],
+  revoke: [],
+  rollout: undefined,
+  reasons: [],
+};
+
+type Strategy = "unmanaged" | "opportunistic" | "proactive";
+
+export function updateStrategyOf({ updateStrategy }: PoolSpec): Strategy {
+  if (updateStrategy?.unmanaged) return "unmanaged";
+  return updateStrategy?.opportunistic ? "opportunistic" : "proactive";
+}
+
+/** Whether every machine is known to follow the template already, by what the last passes wrote down. */
+export function isRolledOut(spec: PoolSpec, claim: Claim | undefined, live: readonly Vm[]): boolean {
+  const strategy = updateStrategyOf(spec);
+  if (strategy === "unmanaged" || live.length === 0) return true;
+  const rollout = claim?.rollout;
+  if (rollout === undefined || rollout.template !== templateHash(spec)) return false;
+  if (strategy === "proactive" && !rollout.instances) return false;
+  return live.every((vm) => rollout.revisions.includes(revisionOf(vm) ?? ""));
+}
+
+/** Decides what to do about machines that were made from another template than the one in force. */
+export function planUpdate(input: UpdateInput): Update {
+  const { seen, spec, claim, members, leaving, target } = input;
+  const live = members.filter((vm) => !vm.terminating && !leaving.includes(vm));
+  if (spec.paused === true || isRolledOut(spec, claim, live)) return { ...withdraw(input), rollout: claim?.rollout };
+  if (target === undefined) return withdraw(input);
+  const strategy = updateStrategyOf(spec);
+  const instances = strategy === "proactive" ? seen.instances : [];
+  if (instances === undefined) return { ...NOTHING, needs: [{ read: "instances" }] };
+  const names = [...live, ...instances].map(({ labels }) => labels[REVISION_LABEL]);
+  const unread = [...new Set(names)].filter(
+    (name) => name !== undefined && name !== target && !seen.revisions.has(name),
+  );
+  if (unread.length > 0)
+    return { ...NOTHING, needs: [{ read: "revisions", names: unread.filter((name) => name !== undefined) }] };
+  const policy = spec.updateStrategy?.proactive?.selectionPolicy;
+  const chosen = new Set(filterBySelectors(policy, live));
+  const instanceOf = byMachine(instances);
+  const judged = live.map((vm) => judgeMachine(vm, { ...input, target, strategy, chosen, instanceOf }));
+  if (judged.some(({ step }) => step.kind === "live") && seen.liveUpdates === undefined) {
+    return { ...NOTHING, needs: [{ read: "liveUpdates" }] };
+  }
+  return act(
+    { ...input, live, instances, strategy, target },
+    judged.map((entry) => settleLive(entry, seen)),
+  );
+}
+
+/** What one machine needs. */
+type Step =
+  | { readonly kind: "none" }
+  | { readonly kind: "move"; readonly base: PoolSpec | undefined; readonly change: Change }
+  | { readonly kind: "restart" | "label"; readonly instance: Instance; readonly why: string }
+  /** KubeVirt is about to change the running instance. */
+  | { readonly kind: "live"; readonly instance: Instance }
+  | { readonly kind: "replace"; readonly why: string }
+  /** Cannot be done now, or at all. */
+  | { readonly kind: "wait"; readonly why: string };
+
+interface Judged {
+  readonly vm: Vm;
+  readonly instance: Instance | undefined;
+  readonly step: Step;
+}
+
+interface Context extends UpdateInput {
+  readonly target: string;
+  readonly strategy: Strategy;
+  readonly chosen: ReadonlySet<Vm>;
+  readonly instanceOf: ReadonlyMap<string, Instance>;
+}
+
+function judgeMachine(vm: Vm, context: Context): Judged {
+  const instance = context.instanceOf.get(vm.uid);
+  return { vm, instance, step: judgeStep(vm, instance, context) };
+}
+
+function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): Step {
+  const { seen, spec, strategy, chosen, target } = context;
+  const { pool } = seen;
+  const label = revisionOf(vm);
+  const own = label === undefined ? undefined : ownRevision(pool, seen.revisions, label);
+  const base = label === target ? spec : own?.spec;
+  const change =
+    base === undefined ? undefined : changeOf(context, { from: base, generation: own?.generation, to: spec, vm });
+  if (change !== "none") {
+    if (base === undefined && !hasDisksOf(spec, vm))
+      return { kind: "wait", why: "its revision is lost, and its disks are not the template's" };
+    if (!chosen.has(vm))
+      return { kind: "wait", why: "updateStrategy.proactive.selectionPolicy.selectors leave it out" };
+    if (vm.ordinal === undefined) return { kind: "wait", why: "its name has no number of this pool" };
+    if (vm.spec === undefined) return { kind: "wait", why: "its spec cannot be read" };
+    if (change === "replace") {
+      if (strategy === "proactive") return { kind: "replace", why: "the template's disks have changed" };
+      return { kind: "wait", why: "the template's disks have changed, and only a new machine gets new ones" };
+    }
+    return { kind: "move", base, change: change ?? "restart" };
+  }
+  if (strategy !== "proactive" || instance === undefined || instance.terminating || !chosen.has(vm))
+    return { kind: "none" };
+  return judgeInstance(vm, instance, context);
+}
+
+/** Whether the machine has the DataVolume templates that the pool's template gives to one of its number. */
+function hasDisksOf(spec: PoolSpec, { spec: own, ordinal = 0 }: Vm): boolean {
+  const wanted = indexVmSpec(spec, ordinal, "").dataVolumeTemplates ?? [];
+  return canonicalJson(own?.dataVolumeTemplates ?? []) === canonicalJson(wanted);
+}
+
+/** The machine has the wanted template: what of its running instance? */
+function judgeInstance(vm: Vm, instance: Instance, context: Context): Step {
+  const { seen, spec, target } = context;
+  const { pool, now } = seen;
+  const label = revisionOf(vm);
+  const running = instance.labels[REVISION_LABEL];
+  if (running === label) return { kind: "none" };
+  const own = running === undefined ? undefined : ownRevision(pool, seen.revisions, running);
+  const from = running === target ? spec : own?.spec;
+  const change =
+    from === undefined ? "restart" : changeOf(context, { from, generation: own?.generation, to: spec, vm });
+  if (change === "none" || change === "metadata")
+    return { kind: "label", instance, why: "only its revision has another name" };
+  if (change === "replace") return { kind: "replace", why: "the template's disks have changed" };
+  if (vm.requested) return { kind: "wait", why: "it is about to stop or to start" };
+  if (now < updatedAt(vm) + UPDATE_SEEN_AFTER_MS) return { kind: "wait", why: "it has only just got the new template" };
+  if (change === "live" && vm.spec !== undefined) return { kind: "live", instance };
+  return { kind: "restart", instance, why: "it runs an older template" };
+}
+
+/** What becomes of a change that a running guest can take, now that the cluster's way with it is known. */
+function settleLive(judged: Judged, { liveUpdates, now }: Observation): Judged {
+  const { vm, step } = judged;
+  if (step.kind !== "live" || vm.spec === undefined) return judged;
+  const { instance } = step;
+  const settle = (next: Step): Judged => ({ ...judged, step: next });
+  if (liveUpdates !== true) return settle({ kind: "restart", instance, why: "it runs an older template" });
+  if (vm.restartRequired) return settle({ kind: "restart", instance, why: "KubeVirt cannot change it while it runs" });
+  if (showsLiveFields(instance.spec, vm.spec))
+    return settle({ kind: "label", instance, why: "it was updated while it ran" });
+  const isLate = now >= updatedAt(vm) + LIVE_UPDATE_WITHIN_MS;
+  return settle(
+    isLate
+      ? { kind: "restart", instance, why: "the change did not reach it while it ran" }
+      : { kind: "wait", why: "KubeVirt is changing it while it runs" },
+  );
+}
+
+interface Comparison {
+  readonly from: PoolSpec;
+  /** Generation of the pool that `from` was made for. */
+  readonly generation: number | undefined;
+  readonly to: PoolSpec;
+  readonly vm: Vm;
+}
+
+/** Naming counts when it was changed since this deployment looks after the pool: taking over restarts nothing. */
+function changeOf({ claim }: Pick<Context, "claim">, { from, generation, to, vm }: Comparison): Change {
+  if (from === to) return "none";
+  const since = claim?.since;
+  const naming = since !== undefined && ((generation ?? 0) >= since.generation || namingOf(to) !== since.naming);
+  return classifyChange(from, to, vm.ordinal ?? 0, { naming });
+}
+
+interface Acting extends UpdateInput {
+  readonly target: string;
+  readonly strategy: Strategy;
+  readonly live: readonly Vm[];
+  readonly instances: readonly Instance[];
+}
+
+function act(input: Acting, judged: readonly Judged[]): Update {
+  const { seen, spec, limits, target } = input;
+  const moves = judged.flatMap(({ vm, step }) =>
+    step.kind === "move" ? [moveAction(seen.now, { vm, base: step.base, spec, target })] : [],
+  );
+  const labels = judged.flatMap(({ vm, step }) =>
+    step.kind === "label"
+      ? [{ kind: "labelInstance", instance: step.instance, revision: revisionOf(vm) ?? target, why: step.why } as const]
+      : [],
+  );
+  const guarded = chooseGuarded(input, judged);
+  const reasons = explain(input, judged, guarded.waiting);
+  const isDone = judged.every(({ step }) => step.kind === "none");
+  const update: Update = {
+    ...NOTHING,
+    ...guarded,
+    actions: [...moves.slice(0, limits.updatesMax), ...labels.slice(0, limits.updatesMax)],
+    reasons,
+  };
+  return isDone ? finish(input, update) : update;
+}
+
+interface Move {
+  readonly vm: Vm;
+  readonly base: PoolSpec | undefined;
+  readonly spec: PoolSpec;
+  readonly target: string;
+}
+
+function moveAction(now: number, { vm, base, spec, target }: Move): Action {
+  const patch = moveVm(vm, { base, target: spec, ordinal: vm.ordinal ?? 0, revision: target });
+  const at = new Date(now).toISOString();
+  const annotations = { ...patch.metadata?.annotations, [UPDATED_ANNOTATION]: at };
+  const why = base === undefined ? "its revision is lost" : "it was made from an older template";
+  return {
+    kind: "updateVm",
+    vm,
+    revision: target,
+    patch: { ...patch, metadata: { ...patch.metadata, annotations } },
+    why,
+  };
+}
+
+/** Restarts and replacements: first those that are claimed already, then by the policy's order, as far as the budget goes. */
+function chooseGuarded(input: Acting, judged: readonly Judged[]) {
+  const { seen, spec, claim, claimedDeletes, limits } = input;
+  const due = judged.filter(({ step }) => step.kind === "restart" || step.kind === "replace");
+  const wasClaimed = ({ vm, step }: Judged) =>
+    step.kind === "restart" ? isClaimed(step.instance, claim?.restart ?? []) : claimedDeletes.includes(vm);
+  const policy = spec.updateStrategy?.proactive?.selectionPolicy?.sortPolicy;
+  const order = rank(
+    seen.pool,
+    due.map(({ vm }) => vm),
+    policy,
+    { notReadyFirst: true },
+  );
+  const ranked = order.flatMap((vm) => due.filter((entry) => entry.vm === vm));
+  let budget = budgetOf(input);
+  const taken: Judged[] = [];
+  const waiting: Judged[] = [];
+  for (const entry of [...ranked.filter(wasClaimed), ...ranked.filter((one) => !wasClaimed(one))]) {
+    const available = isAvailable(entry.vm, entry.instance);
+    const isFresh = !wasClaimed(entry) && taken.length >= limits.restartsMax;
+    const isYoung =
+      !available && !wasClaimed(entry) && seen.now < (entry.instance ?? entry.vm).createdAt + SPARE_AFTER_MS;
+    if (isFresh || isYoung || (available && budget <= 0)) waiting.push(entry);
+    else {
+      taken.push(entry);
+      if (available) budget -= 1;
+    }
+  }
+  const restarts = taken.flatMap(({ vm, step }): Restart[] =>
+    step.kind === "restart" ? [{ kind: "restartInstance", vm, instance: step.instance, why: step.why }] : [],
+  );
+  const replacements = taken.flatMap(({ vm, step }) => (step.kind === "replace" ? [vm] : []));
+  return {
+    restarts: restarts.slice(0, limits.restartsMax),
+    claimedRestarts: restarts.map(({ vm, instance }) => ({ vm, instance })),
+    replacements: replacements.slice(0, limits.restartsMax),
+    claimedReplacements: replacements,
+    revoke: revocations(input, { restarts, replacements }),
+    waiting,
+  };
+}
+
+/** How many available machines may become unavailable now. */
+function budgetOf({ spec, members, owned, leaving, instances }: Acting): number {
+  const replicas = spec.replicas ?? 1;
+  const instanceOf = byMachine(instances);
+  const staying = members.filter((vm) => !leaving.includes(vm));
+  const unavailable = staying.filter((vm) => !isAvailable(vm, instanceOf.get(vm.uid))).length;
+  const missing = Math.max(0, replicas - (owned - leaving.length));
+  return resolveMaxUnavailable(spec.maxUnavailable, replicas) - unavailable - missing;
+}
+
+/** A percentage of `replicas` is rounded down, to 1 at least. */
+export function resolveMaxUnavailable(value: PoolSpec["maxUnavailable"], replicas: number): number {
+  if (typeof value === "number") return value;
+  const percent = Number((value ?? "100%").slice(0, -1));
+  return Math.max(1, Math.floor((percent * replicas) / 100));
+}
+
+function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
+  return new Map(instances.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
+}
+
+function isAvailable(vm: Vm, instance: Instance | undefined): boolean {
+  return !vm.terminating && instance !== undefined && !instance.terminating && instance.ready;
+}
+
+/** Nothing is to be restarted or replaced: what an earlier pass claimed must not land late. */
+function withdraw(input: UpdateInput): Update {
+  const { seen, claim } = input;
+  if ((claim?.restart.length ?? 0) > 0 && seen.instances === undefined)
+    return { ...NOTHING, needs: [{ read: "instances" }] };
+  const revoke = revocations({ ...input, instances: seen.instances ?? [] }, { restarts: [], replacements: [] });
+  return { ...NOTHING, revoke };
+}
+
+function revocations(
+  { claim, members, claimedDeletes, instances }: UpdateInput & { readonly instances: readonly Instance[] },
+  wanted: { readonly restarts: readonly { readonly instance: Instance }[]; readonly replacements: readonly Vm[] },
+): Action[] {
+  const unfinished = instances.filter((instance) => !instance.terminating && isClaimed(instance, claim?.restart ?? []));
+  const dropped = unfinished.filter((instance) => !wanted.restarts.some((restart) => restart.instance === instance));
+  const why = "an earlier pass claimed it, and it is no longer wanted";
+  return [
+    ...dropped.map(
+      (instance) =>
+        ({ kind: "revokeRestart", instance, vm: members.find(({ uid }) => uid === instance.vmUid), why }) as const,
+    ),
+    ...claimedDeletes
+      .filter((vm) => !wanted.replacements.includes(vm))
+      .map((vm) => ({ kind: "revokeDelete", vm, why }) as const),
+  ];
+}
+
+/** Every machine follows the template: revisions that nothing names any more go, then the claim says so. */
+function finish(input: Acting, update: Update): Update {
+  const { seen, spec, claim, live, members, target, strategy } = input;
+  if (seen.ownRevisions === undefined || seen.instances === undefined) {
+    return { ...update, needs: [{ read: "instances" }] };
+  }
+  const named = new Set([
+    target,
+    ...members.flatMap(revisionsIn),
+    ...seen.instances.map(({ labels }) => labels[REVISION_LABEL]),
+  ]);
+  const isQuiet = claim === undefined || claim.create.size === 0;
+  const unused = isQuiet ? seen.ownRevisions.filter(({ name }) => !named.has(name)) : [];
+  const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
+  if (prunes.length > 0) return { ...update, actions: prunes.slice(0, input.limits.updatesMax) };
+  const labels = [...new Set(live.map(revisionOf))].filter((name) => name !== undefined && name !== target);
+  const revisions = [target, ...labels.filter((name) => name !== undefined).sort()];
+  return { ...update, rollout: { template: templateHash(spec), revisions, instances: strategy === "proactive" } };
+}
+
+function revisionsIn(vm: Vm): readonly (string | undefined)[] {
+  return [revisionOf(vm), vm.spec?.template.metadata?.labels?.[REVISION_LABEL]];
+}
+
+function updatedAt(vm: Vm): number {
+  const time = Date.parse(vm.annotations[UPDATED_ANNOTATION] ?? "");
+  return Number.isNaN(time) ? 0 : time;
+}
+
+function explain({ target, spec, live }: Acting, judged: readonly Judged[], waiting: readonly Judged[]): string[] {
+  const toGo = judged.filter(({ step }) => step.kind !== "none");
+  if (toGo.length === 0) return [];
+  const limit =
+    waiting.length === 0
+      ? ""
+      : `; ${waiting.length} wait for others to be ready (maxUnavailable ${spec.maxUnavailable ?? "100%"})`;
+  const held = new Map<string, string[]>();
+  for (const { vm, step } of toGo)
+    if (step.kind === "wait") held.set(step.why, [...(held.get(step.why) ?? []), vm.name]);
+  return [
+    `roll-out of ${target}: ${toGo.length} of ${live.length} machines to go${limit}`,
+    ...[...held].map(([why, names]) => `${namesShown(names)} not updated: ${why}`),
+  ];
+}
+
+const NAMES_MAX = 5;
+
+function namesShown(names: readonly string[]): string {
+  const more = names.length - NAMES_MAX;
+  return `${names.slice(0, NAMES_MAX).join(", ")}${more > 0 ? ` and ${more} more` : ""} ${names.length === 1 ? "is" : "are"}`;
+}
