@@ -42,8 +42,11 @@ export function buildVm({ pool, spec, poolApiVersion, ordinal, revision }: VmOri
   };
 }
 
+/** The number of a machine, or a sign that no name may hold and that stands for each of them. */
+export type Ordinal = number | "*";
+
 /** The VM spec of an ordinal: DataVolume templates and the references to them indexed, ConfigMaps and Secrets when asked for. */
-function indexVmSpec(pool: PoolSpec, ordinal: number, revision: string): VmSpec {
+export function indexVmSpec(pool: PoolSpec, ordinal: Ordinal, revision: string): VmSpec {
   const { spec } = pool.virtualMachineTemplate;
   const suffix = `-${ordinal}`;
   const naming: Naming = {

@@ -1,0 +1,61 @@
+/** When two parts of a VM say the same to KubeVirt: nil is empty, quantities count by value. Source: equality.Semantic over its Go types. */
+import { canonicalJson, isRecord } from "./json.ts";
+import { canonicalQuantity } from "./quantity.ts";
+
+/** The fields on the way to a value; the elements of a list have the path of the list. */
+export type Path = readonly string[];
+
+/** Objects that are nothing when empty: maps, and structs that Go holds by value. All others are pointers: `masquerade: {}` says something. */
+const NOTHING_WHEN_EMPTY: ReadonlySet<string> = new Set([
+  ...["labels", "annotations", "nodeSelector", "matchLabels", "requests", "limits"],
+  ...["metadata", "spec", "domain", "devices", "resources"],
+]);
+
+/** Where KubeVirt, Kubernetes and CDI have a quantity: the field, or `*` for each, by the field that holds it. */
+const QUANTITIES: Readonly<Record<string, readonly string[]>> = {
+  requests: ["*"],
+  limits: ["*"],
+  memory: ["guest", "maxGuest"],
+  reservedOverhead: ["addedOverhead"],
+  emptyDisk: ["capacity"],
+  hostDisk: ["capacity"],
+  resourceFieldRef: ["divisor"],
+};
+
+/** Whether two values at the same place mean the same. */
+export function isSame(a: unknown, b: unknown, path: Path): boolean {
+  return canonicalText(a, path) === canonicalText(b, path);
+}
+
+/** One text for all values that mean the same at this place. */
+export function canonicalText(value: unknown, path: Path): string {
+  return canonicalJson(canonicalForm(value, path));
+}
+
+/** Whether a value says nothing at this place. */
+export function isNothing(value: unknown, path: Path): boolean {
+  return canonicalForm(value, path) === undefined;
+}
+
+/** Whether the object at this place may as well be absent when it is empty. */
+export function isNothingWhenEmpty(path: Path): boolean {
+  return NOTHING_WHEN_EMPTY.has(path.at(-1) ?? "");
+}
+
+function canonicalForm(value: unknown, path: Path): unknown {
+  if (value === null) return undefined;
+  if (Array.isArray(value)) {
+    return value.length === 0 ? undefined : value.map((element) => canonicalForm(element, path) ?? null);
+  }
+  if (!isRecord(value)) return (isQuantity(path) ? canonicalQuantity(value) : undefined) ?? value;
+  const entries = Object.entries(value)
+    .map(([key, entry]) => [key, canonicalForm(entry, [...path, key])] as const)
+    .filter(([, entry]) => entry !== undefined);
+  return entries.length === 0 && isNothingWhenEmpty(path) ? undefined : Object.fromEntries(entries);
+}
+
+function isQuantity(path: Path): boolean {
+  const [field, holder] = [path.at(-1), path.at(-2)];
+  if (holder === undefined || !Object.hasOwn(QUANTITIES, holder)) return false;
+  return QUANTITIES[holder]?.some((name) => name === "*" || name === field) === true;
+}
