@@ -5,7 +5,7 @@
  */
 import * as z from "zod";
 import { fnv1a } from "./hash.ts";
-import { canonicalJson, parseJson } from "./json.ts";
+import { parseJson } from "./json.ts";
 import {
   controllerOf,
   type Disk,
@@ -18,6 +18,7 @@ import {
 import { GUARDED_ANNOTATION, KEPT_ANNOTATION, KEPT_FOR_LABEL, ordinalOf, POOL_FINALIZER } from "./names.ts";
 import type { Action, Need, Observation } from "./plan.ts";
 import { keepsDisks } from "./scale-in.ts";
+import { canonicalText } from "./semantic.ts";
 
 /** Machines whose disks are looked at in one loop of a pass. */
 const LOOKED_AT_MAX = 50;
@@ -183,7 +184,7 @@ function keptMark(pool: Pool, vm: Vm, disk: Disk): KeptMark {
 
 /** What a disk is made from; its name does not count. */
 function diskHash(template: NonNullable<VmSpec["dataVolumeTemplates"]>[number]): string {
-  return fnv1a(canonicalJson(template["spec"]));
+  return fnv1a(canonicalText(template["spec"], ["spec"]));
 }
 
 /** A disk that waits for a machine and does not fit the one that the template makes now. */

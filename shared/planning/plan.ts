@@ -245,6 +245,7 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
     reasons: [
       ...(blocked === undefined ? [] : [`held: ${blocked}`]),
       ...explain({ replicas, existing, live: live.length, paused, hold, out, unfinished: unfinished.size }),
+      ...down.reasons,
       ...update.reasons,
     ],
     announcements: out.create.length > 0 ? unfit.map((entry) => announceUnfit(pool, entry)) : [],

@@ -1,9 +1,11 @@
 /** Which machines go when there are too many, and whether the pool's strategy lets us choose at all. */
-import { type ClaimedDelete, isClaimed } from "./claim.ts";
-import { fnv1a } from "./hash.ts";
+import { type ClaimedObject, isClaimed } from "./claim.ts";
+import { isRecord } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
-import type { Pool, PoolSpec, Vm } from "./model.ts";
-import { compareText } from "./selector.ts";
+import { type Pool, type PoolSpec, poolSpecSchema, type SelectionPolicy, type Vm } from "./model.ts";
+import { describeLeftOut, filterBySelectors, rank } from "./selection.ts";
+
+const SELECTORS_FIELD = "spec.scaleInStrategy.proactive.selectionPolicy.selectors";
 
 export interface ScaleIn {
   /** To delete now: those already claimed first, then by rank. */
@@ -12,58 +14,84 @@ export interface ScaleIn {
   readonly claimed: readonly Vm[];
   /** Claimed by an earlier pass but no longer wanted: the late delete must be made to miss. */
   readonly revoke: readonly Vm[];
+  /** Why machines that are too many stay, for people; empty when none does. */
+  readonly reasons: readonly string[];
 }
 
 export interface ScaleInInput {
+  /** A pool that was found legal. */
   readonly pool: Pool;
   /** How many live machines are too many. */
   readonly surplus: number;
   /** Machines of the pool that are not on their way out. */
   readonly live: readonly Vm[];
   /** Deletes of the last claim. */
-  readonly claimed: readonly ClaimedDelete[];
+  readonly claimed: readonly ClaimedObject[];
   readonly deletesMax: number;
 }
 
-/** Takes exactly the surplus; a claimed delete counts against it once, whether or not it has landed. */
+/**
+ * Takes the surplus as far as the selectors allow; a claimed delete counts against it once, whether or not it has landed.
+ * One of a machine that the selectors leave out is no longer wanted.
+ */
 export function planScaleIn({ pool, surplus, live, claimed, deletesMax }: ScaleInInput): ScaleIn {
-  const ranked = rankForScaleIn(pool, live);
-  const inherited = ranked.filter((vm) => isClaimed(vm, claimed));
-  const kept = inherited.slice(0, surplus);
-  const others = ranked.filter((vm) => !isClaimed(vm, claimed));
-  const fresh = others.slice(0, Math.max(0, Math.min(surplus, deletesMax) - kept.length));
+  const eligible = rankForScaleIn(pool, live);
+  const wanted = Math.max(0, Math.min(surplus, eligible.length));
+  const allowed = Math.max(0, deletesMax);
+  const inherited = eligible.filter((vm) => isClaimed(vm, claimed));
+  const kept = inherited.slice(0, wanted);
+  const others = eligible.filter((vm) => !isClaimed(vm, claimed));
+  const fresh = others.slice(0, Math.max(0, Math.min(wanted, allowed) - kept.length));
   const named = [...kept, ...fresh];
-  return { remove: named.slice(0, deletesMax), claimed: named, revoke: inherited.slice(surplus) };
+  const unwanted = live.filter((vm) => isClaimed(vm, claimed) && !kept.includes(vm));
+  return {
+    remove: named.slice(0, allowed),
+    claimed: named,
+    revoke: unwanted.toSorted(byNameAndUid),
+    reasons: surplus > wanted ? [describeBlocked({ pool, live, surplus, wanted })] : [],
+  };
 }
 
-/** The order in which machines go under `Random`: those that are not ready first, then by a hash that is stable over passes. */
+/** The machines that scale-in may take, in the order in which it takes them. */
 export function rankForScaleIn(pool: Pool, live: readonly Vm[]): readonly Vm[] {
-  const keyed = live.map((vm) => ({ vm, key: fnv1a(`${pool.uid}/${vm.uid}`) }));
-  keyed.sort(
-    (a, b) => Number(a.vm.ready) - Number(b.vm.ready) || compareText(a.key, b.key) || byNameAndUid(a.vm, b.vm),
-  );
-  return keyed.map(({ vm }) => vm);
+  const policy = scaleInPolicy(pool);
+  return rank(pool, filterBySelectors(policy, live), policy?.sortPolicy, { notReadyFirst: true });
 }
 
-/** Why no machine may be chosen for deletion; undefined when one may. What this version cannot honour, it leaves alone. */
+/** Why no machine may be chosen for deletion; undefined when one may. */
 export function scaleInHold({ scaleInStrategy }: PoolSpec): string | undefined {
   if (scaleInStrategy?.unmanaged) return "scale-in is unmanaged: surplus machines are left to their users";
   if (scaleInStrategy?.opportunistic)
     return "scale-in is opportunistic: surplus machines go when somebody deletes them";
-  const policy = scaleInStrategy?.proactive?.selectionPolicy;
-  if (keepsDisks({ scaleInStrategy })) return notYet("statePreservation");
-  if (policy?.selectors) return notYet("selectionPolicy.selectors");
-  if (policy?.sortPolicy && policy.sortPolicy !== "Random") return notYet(`sortPolicy ${policy.sortPolicy}`);
   return undefined;
 }
 
-/** Whether any strategy asks for disks to outlive their machine. */
-export function keepsDisks({ scaleInStrategy }: Pick<PoolSpec, "scaleInStrategy">): boolean {
-  return [scaleInStrategy?.proactive, scaleInStrategy?.opportunistic].some(
-    (strategy) => (strategy?.statePreservation ?? "Disabled") !== "Disabled",
+/**
+ * Whether either strategy asks for disks to outlive their machine, whoever deletes it. Takes any spec, sound or not: what
+ * it does not know keeps the disks.
+ */
+export function keepsDisks(spec: unknown): boolean {
+  const strategies = isRecord(spec) ? spec["scaleInStrategy"] : undefined;
+  if (!isRecord(strategies)) return false;
+  return [strategies["proactive"], strategies["opportunistic"]].some(
+    (strategy) => isRecord(strategy) && (strategy["statePreservation"] ?? "Disabled") !== "Disabled",
   );
 }
 
-function notYet(field: string): string {
-  return `spec.scaleInStrategy ${field} is not supported by this version: no machine is deleted`;
+const strategySchema = poolSpecSchema.pick({ scaleInStrategy: true });
+/** Selects nothing; a legal pool never gets it. */
+const UNREADABLE: SelectionPolicy = { selectors: { unreadable: true } };
+
+function scaleInPolicy({ spec }: Pool): SelectionPolicy | null | undefined {
+  const read = strategySchema.safeParse(spec);
+  return read.success ? read.data.scaleInStrategy?.proactive?.selectionPolicy : UNREADABLE;
+}
+
+interface Blocked extends Pick<ScaleInInput, "pool" | "live" | "surplus"> {
+  readonly wanted: number;
+}
+
+function describeBlocked({ pool, live, surplus, wanted }: Blocked): string {
+  const leftOut = describeLeftOut(scaleInPolicy(pool), live);
+  return `${surplus} machines too many: ${surplus - wanted} of them are blocked by ${SELECTORS_FIELD} (of ${live.length} machines ${leftOut})`;
 }

@@ -1,4 +1,4 @@
-/** Label selectors: parsing, matching and their canonical text. Source: metav1.LabelSelector. */
+/** Label selectors and node selector requirements: parsing, matching, canonical text. Source: metav1.LabelSelector, core/v1. */
 import * as z from "zod";
 import type { Problem } from "./errors.ts";
 
@@ -14,10 +14,24 @@ export const labelSelectorSchema = z.strictObject({
 });
 export type LabelSelector = z.infer<typeof labelSelectorSchema>;
 
+/** A node selector requirement as a user writes it. Source: core/v1 NodeSelectorRequirement. */
+export interface NodeRequirement {
+  readonly key: string;
+  readonly operator: string;
+  readonly values?: readonly string[] | null | undefined;
+}
+
 /** One requirement in the form that matching and printing use; `values` are sorted. */
 interface Requirement {
   readonly key: string;
   readonly operator: "Equals" | "In" | "NotIn" | "Exists" | "DoesNotExist";
+  readonly values: readonly string[];
+}
+
+/** The two operators that only node selector requirements have: one whole number is compared. */
+interface Comparison {
+  readonly key: string;
+  readonly operator: "Gt" | "Lt";
   readonly values: readonly string[];
 }
 
@@ -28,6 +42,8 @@ export interface ParsedSelector {
   readonly text: string;
 }
 
+/** The largest number that the API compares: an int64. */
+const INTEGER_MAX = 9_223_372_036_854_775_807n;
 const NAME = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)$/;
 const PREFIX = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
@@ -49,7 +65,7 @@ export function parseSelector(
     const at = `${field}.matchExpressions[${index}]`;
     const sorted = [...(values ?? [])].sort();
     problems.push(...keyProblems(key, `${at}.key`), ...valueProblems(sorted, `${at}.values`));
-    const parsed = parseOperator(operator, sorted, at);
+    const parsed = parseOperator({ operator, values: sorted, at }, "In, NotIn, Exists or DoesNotExist");
     if (typeof parsed === "string") requirements.push({ key, operator: parsed, values: sorted });
     else problems.push(parsed);
   }
@@ -63,13 +79,45 @@ export function parseSelector(
   };
 }
 
+/** Parses requirements that all have to hold; none holds for everything. The problems carry paths below `field`. */
+export function parseNodeRequirements(
+  requirements: readonly NodeRequirement[],
+  field: string,
+): { readonly parsed: Pick<ParsedSelector, "matches">; readonly problems: readonly Problem[] } {
+  const problems: Problem[] = [];
+  const legal: (Requirement | Comparison)[] = [];
+  for (const [index, { key, operator, values }] of requirements.entries()) {
+    const at = `${field}[${index}]`;
+    const given = values ?? [];
+    problems.push(...keyProblems(key, `${at}.key`));
+    if (operator === "Gt" || operator === "Lt") {
+      problems.push(...integerProblems(operator, given, `${at}.values`));
+      legal.push({ key, operator, values: given });
+      continue;
+    }
+    problems.push(...valueProblems(given, `${at}.values`));
+    const parsed = parseOperator({ operator, values: given, at }, "In, NotIn, Exists, DoesNotExist, Gt or Lt");
+    if (typeof parsed === "string") legal.push({ key, operator: parsed, values: given });
+    else problems.push(parsed);
+  }
+  return { parsed: { matches: (labels) => legal.every((requirement) => holds(requirement, labels)) }, problems };
+}
+
 /** Plain code-unit order, which does not depend on a locale. */
 export function compareText(a: string, b: string): number {
   if (a === b) return 0;
   return a < b ? -1 : 1;
 }
 
-function parseOperator(operator: string, values: readonly string[], at: string): Requirement["operator"] | Problem {
+interface Written {
+  readonly operator: string;
+  readonly values: readonly string[];
+  /** Where it was written. */
+  readonly at: string;
+}
+
+/** `accepted` says which operators may be written here. */
+function parseOperator({ operator, values, at }: Written, accepted: string): Requirement["operator"] | Problem {
   switch (operator) {
     case "In":
     case "NotIn":
@@ -82,7 +130,7 @@ function parseOperator(operator: string, values: readonly string[], at: string):
     default:
       return {
         field: `${at}.operator`,
-        message: `"${operator}" is not a valid label selector operator: write In, NotIn, Exists or DoesNotExist`,
+        message: `"${operator}" is not a valid label selector operator: write ${accepted}`,
       };
   }
 }
@@ -99,7 +147,28 @@ function valueProblems(values: readonly string[], field: string): Problem[] {
     .map((value) => ({ field, message: `"${value}" is not a valid label value` }));
 }
 
-function holds({ key, operator, values }: Requirement, labels: Labels): boolean {
+/** A sign is no part of a label value, so no number below 0 can be asked for. */
+function integerProblems(operator: string, values: readonly string[], field: string): Problem[] {
+  const [value] = values;
+  if (values.length === 1 && value !== undefined && /^\d/.test(value) && integerOf(value) !== undefined) return [];
+  const given = values.length === 1 ? `"${value}"` : `${values.length} values`;
+  const message = `must be exactly one integer from 0 when operator is ${operator}, such as ["4"], not ${given}`;
+  return [{ field, message }];
+}
+
+/** An int64 in decimal digits, as the API reads one; undefined for anything else. */
+function integerOf(text: string): bigint | undefined {
+  if (!/^[+-]?\d{1,63}$/.test(text)) return undefined;
+  const value = BigInt(text.replace(/^\+/, ""));
+  return value > INTEGER_MAX || value < -INTEGER_MAX - 1n ? undefined : value;
+}
+
+function isGreater(value: string | undefined, than: string | undefined): boolean {
+  const [a, b] = [integerOf(value ?? ""), integerOf(than ?? "")];
+  return a !== undefined && b !== undefined && a > b;
+}
+
+function holds({ key, operator, values }: Requirement | Comparison, labels: Labels): boolean {
   const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
   switch (operator) {
     case "Equals":
@@ -111,6 +180,10 @@ function holds({ key, operator, values }: Requirement, labels: Labels): boolean 
       return value !== undefined;
     case "DoesNotExist":
       return value === undefined;
+    case "Gt":
+      return isGreater(value, values[0]);
+    case "Lt":
+      return isGreater(values[0], value);
   }
 }
 

@@ -1,12 +1,13 @@
 /** Moves machines to the template in force, and restarts or replaces what cannot follow it running, within `maxUnavailable`. */
 import { type Claim, isClaimed, type Rollout } from "./claim.ts";
-import { canonicalJson } from "./json.ts";
+import { isRecord } from "./json.ts";
 import { moveVm } from "./merge.ts";
 import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
 import { REVISION_LABEL, UPDATED_ANNOTATION } from "./names.ts";
 import type { Action, Limits, Need, Observation } from "./plan.ts";
 import { namingOf, ownRevision } from "./revisions.ts";
 import { filterBySelectors, rank } from "./selection.ts";
+import { isSame } from "./semantic.ts";
 import { indexVmSpec } from "./template.ts";
 import { type Change, classifyChange, showsLiveFields, templateHash } from "./template-change.ts";
 
@@ -87,7 +88,8 @@ export function planUpdate(input: UpdateInput): Update {
   if (spec.paused === true || isRolledOut(spec, claim, live)) return { ...withdraw(input), rollout: claim?.rollout };
   if (target === undefined) return withdraw(input);
   const strategy = updateStrategyOf(spec);
-  const instances = strategy === "proactive" ? seen.instances : [];
+  const hasClaims = (claim?.restart.length ?? 0) > 0;
+  const instances = strategy === "proactive" || hasClaims ? seen.instances : [];
   if (instances === undefined) return { ...NOTHING, needs: [{ read: "instances" }] };
   const names = [...live, ...instances].map(({ labels }) => labels[REVISION_LABEL]);
   const unread = [...new Set(names)].filter(
@@ -98,7 +100,8 @@ export function planUpdate(input: UpdateInput): Update {
   const policy = spec.updateStrategy?.proactive?.selectionPolicy;
   const chosen = new Set(filterBySelectors(policy, live));
   const instanceOf = byMachine(instances);
-  const judged = live.map((vm) => judgeMachine(vm, { ...input, target, strategy, chosen, instanceOf }));
+  const context: Context = { ...input, target, strategy, chosen, instanceOf, origins: new Map() };
+  const judged = live.map((vm) => judgeMachine(vm, context));
   if (judged.some(({ step }) => step.kind === "live") && seen.liveUpdates === undefined) {
     return { ...NOTHING, needs: [{ read: "liveUpdates" }] };
   }
@@ -111,7 +114,7 @@ export function planUpdate(input: UpdateInput): Update {
 /** What one machine needs. */
 type Step =
   | { readonly kind: "none" }
-  | { readonly kind: "move"; readonly base: PoolSpec | undefined; readonly change: Change }
+  | { readonly kind: "move"; readonly base: PoolSpec | undefined }
   | { readonly kind: "restart" | "label"; readonly instance: Instance; readonly why: string }
   /** KubeVirt is about to change the running instance. */
   | { readonly kind: "live"; readonly instance: Instance }
@@ -130,6 +133,8 @@ interface Context extends UpdateInput {
   readonly strategy: Strategy;
   readonly chosen: ReadonlySet<Vm>;
   readonly instanceOf: ReadonlyMap<string, Instance>;
+  /** What was found out about revisions so far, by name. */
+  readonly origins: Map<string, Origin>;
 }
 
 function judgeMachine(vm: Vm, context: Context): Judged {
@@ -138,51 +143,42 @@ function judgeMachine(vm: Vm, context: Context): Judged {
 }
 
 function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): Step {
-  const { seen, spec, strategy, chosen, target } = context;
-  const { pool } = seen;
-  const label = revisionOf(vm);
-  const own = label === undefined ? undefined : ownRevision(pool, seen.revisions, label);
-  const base = label === target ? spec : own?.spec;
-  const change =
-    base === undefined ? undefined : changeOf(context, { from: base, generation: own?.generation, to: spec, vm });
-  if (change !== "none") {
-    if (base === undefined && !hasDisksOf(spec, vm))
-      return { kind: "wait", why: "its revision is lost, and its disks are not the template's" };
-    if (!chosen.has(vm))
-      return { kind: "wait", why: "updateStrategy.proactive.selectionPolicy.selectors leave it out" };
-    if (vm.ordinal === undefined) return { kind: "wait", why: "its name has no number of this pool" };
-    if (vm.spec === undefined) return { kind: "wait", why: "its spec cannot be read" };
-    if (change === "replace") {
-      if (strategy === "proactive") return { kind: "replace", why: "the template's disks have changed" };
-      return { kind: "wait", why: "the template's disks have changed, and only a new machine gets new ones" };
-    }
-    return { kind: "move", base, change: change ?? "restart" };
+  const { spec, strategy, chosen } = context;
+  const { base, change } = originOf(context, vm, revisionOf(vm));
+  if (change === "none") {
+    if (strategy !== "proactive" || instance === undefined || instance.terminating) return { kind: "none" };
+    const step = judgeInstance(vm, instance, context);
+    return step.kind === "none" || chosen.has(vm) ? step : LEFT_OUT;
   }
-  if (strategy !== "proactive" || instance === undefined || instance.terminating || !chosen.has(vm))
-    return { kind: "none" };
-  return judgeInstance(vm, instance, context);
+  if (!chosen.has(vm)) return LEFT_OUT;
+  if (vm.ordinal === undefined) return { kind: "wait", why: "its name has no number of this pool" };
+  if (vm.spec === undefined) return { kind: "wait", why: "its spec cannot be read" };
+  if (base === undefined && !hasDisksOf(spec, vm)) {
+    return { kind: "wait", why: "its revision is lost, and its disks are not the template's" };
+  }
+  if (change !== "replace") return { kind: "move", base };
+  if (strategy === "proactive") return { kind: "replace", why: DISKS_CHANGED };
+  return { kind: "wait", why: `${DISKS_CHANGED}, and only a new machine gets new ones` };
 }
+
+const LEFT_OUT: Step = { kind: "wait", why: "updateStrategy.proactive.selectionPolicy.selectors leave it out" };
+const DISKS_CHANGED = "the template's disks have changed";
 
 /** Whether the machine has the DataVolume templates that the pool's template gives to one of its number. */
 function hasDisksOf(spec: PoolSpec, { spec: own, ordinal = 0 }: Vm): boolean {
-  const wanted = indexVmSpec(spec, ordinal, "").dataVolumeTemplates ?? [];
-  return canonicalJson(own?.dataVolumeTemplates ?? []) === canonicalJson(wanted);
+  const wanted = indexVmSpec(spec, ordinal, "").dataVolumeTemplates;
+  return isSame(own?.dataVolumeTemplates, wanted, ["spec", "dataVolumeTemplates"]);
 }
 
 /** The machine has the wanted template: what of its running instance? */
 function judgeInstance(vm: Vm, instance: Instance, context: Context): Step {
-  const { seen, spec, target } = context;
-  const { pool, now } = seen;
-  const label = revisionOf(vm);
+  const { now } = context.seen;
   const running = instance.labels[REVISION_LABEL];
-  if (running === label) return { kind: "none" };
-  const own = running === undefined ? undefined : ownRevision(pool, seen.revisions, running);
-  const from = running === target ? spec : own?.spec;
-  const change =
-    from === undefined ? "restart" : changeOf(context, { from, generation: own?.generation, to: spec, vm });
+  if (running === revisionOf(vm)) return { kind: "none" };
+  const { change = "restart" } = originOf(context, vm, running);
   if (change === "none" || change === "metadata")
     return { kind: "label", instance, why: "only its revision has another name" };
-  if (change === "replace") return { kind: "replace", why: "the template's disks have changed" };
+  if (change === "replace") return { kind: "replace", why: DISKS_CHANGED };
   if (vm.requested) return { kind: "wait", why: "it is about to stop or to start" };
   if (now < updatedAt(vm) + UPDATE_SEEN_AFTER_MS) return { kind: "wait", why: "it has only just got the new template" };
   if (change === "live" && vm.spec !== undefined) return { kind: "live", instance };
@@ -207,20 +203,33 @@ function settleLive(judged: Judged, { liveUpdates, now }: Observation): Judged {
   );
 }
 
-interface Comparison {
-  readonly from: PoolSpec;
-  /** Generation of the pool that `from` was made for. */
-  readonly generation: number | undefined;
-  readonly to: PoolSpec;
-  readonly vm: Vm;
+/** The template that made a machine or its instance, and what the one in force means for it. */
+interface Origin {
+  /** Undefined when the revision is lost, or another's. */
+  readonly base: PoolSpec | undefined;
+  readonly change: Change | undefined;
+}
+
+/** Each revision is compared once: all machines of a pool differ in their numbers alone. */
+function originOf(context: Context, vm: Vm, revision: string | undefined): Origin {
+  const { seen, spec, target, origins } = context;
+  if (revision === undefined) return { base: undefined, change: undefined };
+  if (revision === target) return { base: spec, change: "none" };
+  const known = origins.get(revision);
+  if (known !== undefined) return known;
+  const own = ownRevision(seen.pool, seen.revisions, revision);
+  const base = own?.spec && withNaming(context, own.spec, own.generation);
+  const change = base && classifyChange(base, spec, vm.ordinal ?? 0, { naming: true });
+  const origin: Origin = { base, change };
+  origins.set(revision, origin);
+  return origin;
 }
 
 /** Naming counts when it was changed since this deployment looks after the pool: taking over restarts nothing. */
-function changeOf({ claim }: Pick<Context, "claim">, { from, generation, to, vm }: Comparison): Change {
-  if (from === to) return "none";
+function withNaming({ claim, spec }: Context, base: PoolSpec, generation: number | undefined): PoolSpec {
   const since = claim?.since;
-  const naming = since !== undefined && ((generation ?? 0) >= since.generation || namingOf(to) !== since.naming);
-  return classifyChange(from, to, vm.ordinal ?? 0, { naming });
+  const counts = since !== undefined && ((generation ?? 0) >= since.generation || namingOf(spec) !== since.naming);
+  return counts ? base : { ...base, nameGeneration: spec.nameGeneration };
 }
 
 interface Acting extends UpdateInput {
@@ -262,7 +271,7 @@ interface Move {
 function moveAction(now: number, { vm, base, spec, target }: Move): Action {
   const patch = moveVm(vm, { base, target: spec, ordinal: vm.ordinal ?? 0, revision: target });
   const at = new Date(now).toISOString();
-  const annotations = { ...patch.metadata?.annotations, [UPDATED_ANNOTATION]: at };
+  const annotations = { ...recordIn(patch.metadata?.["annotations"]), [UPDATED_ANNOTATION]: at };
   const why = base === undefined ? "its revision is lost" : "it was made from an older template";
   return {
     kind: "updateVm",
@@ -334,6 +343,10 @@ export function resolveMaxUnavailable(value: PoolSpec["maxUnavailable"], replica
 
 function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
   return new Map(instances.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
+}
+
+function recordIn(value: unknown): Readonly<Record<string, unknown>> {
+  return isRecord(value) ? value : {};
 }
 
 function isAvailable(vm: Vm, instance: Instance | undefined): boolean {

@@ -3,6 +3,7 @@ import type * as z from "zod";
 import type { Problem } from "./errors.ts";
 import { type Pool, type PoolSpec, poolSpecSchema } from "./model.ts";
 import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
+import { selectorsProblems } from "./selection.ts";
 import { type ParsedSelector, parseSelector } from "./selector.ts";
 
 /** How many problems of one pool are told. */
@@ -25,6 +26,8 @@ export function judge(pool: Pick<Pool, "name" | "generation" | "spec">): Verdict
     ...maxUnavailableProblems(spec.maxUnavailable),
     ...strategyProblems(spec.updateStrategy, "spec.updateStrategy"),
     ...strategyProblems(spec.scaleInStrategy, "spec.scaleInStrategy"),
+    ...policyProblems(spec.updateStrategy, "spec.updateStrategy"),
+    ...policyProblems(spec.scaleInStrategy, "spec.scaleInStrategy"),
   ];
   if (problems.length > 0) return { legal: false, problems: problems.slice(0, PROBLEMS_MAX) };
   return { legal: true, spec, selector: selector.parsed };
@@ -77,4 +80,14 @@ function strategyProblems(
   return [
     { field, message: `only one strategy can be configured at a time: but found ${found.join(", ")} strategies` },
   ];
+}
+
+function policyProblems(
+  strategy: PoolSpec["updateStrategy"] | PoolSpec["scaleInStrategy"],
+  field: string,
+): readonly Problem[] {
+  return selectorsProblems(
+    strategy?.proactive?.selectionPolicy?.selectors,
+    `${field}.proactive.selectionPolicy.selectors`,
+  );
 }

@@ -22,7 +22,7 @@ import {
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { type Limits, type Observation, type Plan, planPass } from "../../shared/planning/plan.ts";
 import { chooseRevision } from "../../shared/planning/revisions.ts";
-import { keepsDisks } from "../../shared/planning/scale-in.ts";
+import { keepsDisks, planScaleIn } from "../../shared/planning/scale-in.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
 import { reportStatus } from "../../shared/planning/status.ts";
 import { buildVm } from "../../shared/planning/template.ts";
@@ -56,6 +56,9 @@ import {
 const ORDINAL_MAX = 7;
 const REPLICAS_MAX = 6;
 
+const SPARE = { labelSelector: { matchLabels: { tier: "spare" } } };
+const MANY_CORES = { nodeSelectorRequirementMatcher: [{ key: "cores", operator: "Gt", values: ["4"] }] };
+
 const strategy = fc.constantFrom<Json | undefined>(
   undefined,
   {},
@@ -63,6 +66,9 @@ const strategy = fc.constantFrom<Json | undefined>(
   { unmanaged: {} },
   { opportunistic: { statePreservation: "Offline" } },
   { proactive: { selectionPolicy: { sortPolicy: "Newest" } } },
+  { proactive: { selectionPolicy: { sortPolicy: "Oldest", selectors: SPARE }, statePreservation: "Offline" } },
+  { proactive: { selectionPolicy: { sortPolicy: "AscendingOrder", selectors: MANY_CORES } } },
+  { proactive: { selectionPolicy: { sortPolicy: "DescendingOrder", selectors: { ...SPARE, ...MANY_CORES } } } },
 );
 const legalSpec: fc.Arbitrary<Json> = fc
   .record({
@@ -79,6 +85,25 @@ const brokenSpec: fc.Arbitrary<unknown> = fc.oneof(
     .map(([spec, field, value]) => ({ ...spec, [field]: value })),
 );
 
+/** What selectors ask for: a machine's spec says it, or cannot be read. */
+interface Kind {
+  readonly tier: string | undefined;
+  readonly cores: number | undefined;
+  readonly isRead: boolean;
+}
+
+const kind: fc.Arbitrary<Kind> = fc.record({
+  tier: fc.constantFrom("spare", "busy", undefined),
+  cores: fc.constantFrom(2, 4, 5, 16, undefined),
+  isRead: fc.constantFrom(true, true, true, false),
+});
+const specOf = ({ tier, cores, isRead }: Kind): Json | null => {
+  if (!isRead) return null;
+  const nodeSelector = cores === undefined ? {} : { cores: String(cores) };
+  return { template: { metadata: { labels: tier === undefined ? {} : { tier } }, spec: { nodeSelector } } };
+};
+const created = fc.constantFrom("2026-11-22T09:00:00Z", "2026-11-22T09:00:01Z", "2026-11-22T09:30:00Z");
+
 const vms: fc.Arbitrary<readonly Vm[]> = fc
   .uniqueArray(
     fc.record({
@@ -90,6 +115,8 @@ const vms: fc.Arbitrary<readonly Vm[]> = fc
       revision: fc.constantFrom("web-1", "web-2", "other-1", null),
       finalizers: fc.constantFrom([POOL_FINALIZER], [POOL_FINALIZER, "example.com/x"], []),
       stranger: fc.constantFrom(false, false, false, true),
+      created,
+      spec: kind.map(specOf),
     }),
     { selector: ({ ordinal }) => ordinal, maxLength: ORDINAL_MAX },
   )
@@ -351,6 +378,93 @@ describe("every plan", () => {
     }));
 });
 
+/** What each filter lets through, said a second time. */
+const FILTERS: readonly { readonly selectors: Json; readonly passes: (kind: Kind) => boolean }[] = [
+  { selectors: {}, passes: () => true },
+  { selectors: SPARE, passes: ({ tier, isRead }) => isRead && tier === "spare" },
+  { selectors: MANY_CORES, passes: ({ cores, isRead }) => isRead && cores !== undefined && cores > 4 },
+  {
+    selectors: { ...SPARE, ...MANY_CORES },
+    passes: ({ tier, cores, isRead }) => isRead && tier === "spare" && cores !== undefined && cores > 4,
+  },
+  {
+    selectors: { labelSelector: { matchExpressions: [{ key: "tier", operator: "NotIn", values: ["busy"] }] } },
+    passes: ({ tier, isRead }) => isRead && tier !== "busy",
+  },
+  {
+    selectors: { nodeSelectorRequirementMatcher: [{ key: "cores", operator: "DoesNotExist" }] },
+    passes: ({ cores, isRead }) => isRead && cores === undefined,
+  },
+];
+
+const scaleIn = fc
+  .record({
+    filter: fc.constantFrom(...FILTERS),
+    sortPolicy: fc.constantFrom(undefined, null, "AscendingOrder", "DescendingOrder", "Newest", "Oldest", "Random"),
+    machines: fc.array(fc.record({ kind, created, ready: fc.boolean() }), { maxLength: 12 }),
+    claimed: fc.uniqueArray(fc.nat(11), { maxLength: 5 }),
+    surplus: fc.integer({ min: -3, max: 15 }),
+    deletesMax: fc.constantFrom(0, 1, 3, 250),
+  })
+  .map(({ filter, sortPolicy, machines, claimed, ...rest }) => {
+    const selectionPolicy = { sortPolicy, selectors: filter.selectors };
+    const live = machines.map(({ kind: entry, ...more }, ordinal) => aVm(ordinal, { ...more, spec: specOf(entry) }));
+    return {
+      pool: aPool({ spec: aSpec({ scaleInStrategy: { proactive: { selectionPolicy } } }) }),
+      live,
+      passing: new Set(live.filter((_, ordinal) => machines[ordinal] && filter.passes(machines[ordinal].kind))),
+      claimed: claimed.map((ordinal) => ({ ordinal, uidPrefix: aVm(ordinal).uid.slice(0, 8) })),
+      ...rest,
+    };
+  });
+
+describe("every scale-in", () => {
+  it("takes as many as are too many, match and may go, and nothing else (invariant 2)", () =>
+    fc.assert(
+      fc.property(scaleIn, ({ passing, ...input }) => {
+        const { remove, claimed, revoke } = planScaleIn(deepFreeze(input));
+        const wanted = Math.min(passing.size, Math.max(0, input.surplus));
+        const inherited = input.claimed.filter(({ ordinal }) => [...passing].some((vm) => vm.ordinal === ordinal));
+        const most = Math.max(Math.min(inherited.length, wanted), Math.min(wanted, input.deletesMax));
+        expect(claimed).toHaveLength(most);
+        expect(remove).toEqual(claimed.slice(0, input.deletesMax));
+        for (const vm of claimed) expect(passing.has(vm)).toBe(true);
+        for (const vm of revoke) expect(claimed).not.toContain(vm);
+        expect(new Set([...claimed, ...revoke]).size).toBe(claimed.length + revoke.length);
+      }),
+      RUNS,
+    ));
+
+  it("keeps or revokes each claimed delete of a live machine", () =>
+    fc.assert(
+      fc.property(scaleIn, ({ passing: _, ...input }) => {
+        const { claimed, revoke } = planScaleIn(input);
+        const seen = new Set([...claimed, ...revoke].map(({ ordinal }) => ordinal));
+        for (const { ordinal } of input.claimed)
+          if ((ordinal ?? 0) < input.live.length) expect(seen).toContain(ordinal);
+      }),
+      RUNS,
+    ));
+
+  it("gives a reason exactly when the selectors block some of those that are too many", () =>
+    fc.assert(
+      fc.property(scaleIn, ({ passing, ...input }) => {
+        expect(planScaleIn(input).reasons).toHaveLength(input.surplus > passing.size ? 1 : 0);
+      }),
+      RUNS,
+    ));
+
+  it("is the same whatever the order of the list (invariant 10)", () =>
+    fc.assert(
+      fc.property(scaleIn, fc.nat(), ({ passing: _, ...input }, turn) => {
+        const at = turn % Math.max(1, input.live.length);
+        const live = [...input.live.slice(at), ...input.live.slice(0, at)].toReversed();
+        expect(planScaleIn({ ...input, live })).toEqual(planScaleIn(input));
+      }),
+      RUNS,
+    ));
+});
+
 describe("a claim", () => {
   const anyClaim: fc.Arbitrary<Claim> = fc
     .record({
@@ -406,6 +520,8 @@ describe("any JSON", () => {
         parsePool(value);
         parseVm(value, "web");
         parseRevision(value);
+        keepsDisks(value);
+        keepsDisks({ scaleInStrategy: value });
         const verdict = judge({ name: "web", generation: 1, spec: value });
         if (!verdict.legal) {
           expect(verdict.problems.length).toBeGreaterThan(0);

@@ -51,10 +51,10 @@ const CHOICES: readonly {
     kind: "missing",
   },
   {
-    it: "is not trusted when its naming differs",
+    it: "is used again though its naming differs, where nothing is named by it",
     existing: aThird(aSpec({ nameGeneration: { appendIndexToSecretRefs: true } })),
-    name: SUFFIXED,
-    kind: "missing",
+    name: "web-3",
+    kind: "existing",
   },
   { it: "is not trusted when it holds nothing", existing: aThird(undefined), name: SUFFIXED, kind: "missing" },
 ];

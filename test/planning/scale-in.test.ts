@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Vm } from "../../shared/planning/model.ts";
-import { rankForScaleIn } from "../../shared/planning/scale-in.ts";
-import { aPool, aPoolWith, aVm, type Json, someVms } from "../support/builders.ts";
-import { claimIn, deletesOf, kindsOf, planOf } from "./plans.ts";
+import { keepsDisks, planScaleIn, rankForScaleIn } from "../../shared/planning/scale-in.ts";
+import { aClaim, aPool, aPoolWith, aSpec, aVm, type Json, KUBEVIRT_FINALIZER, someVms } from "../support/builders.ts";
+import { ACTING, claimIn, deletesOf, kindsOf, namesOf, planOf } from "./plans.ts";
 
 const pool = (replicas: number, spec: Json = {}) => aPoolWith({ replicas, ...spec });
 
@@ -30,10 +30,22 @@ const CASES: readonly Case[] = [
     deletes: 1,
   },
   {
-    it: "deletes nothing when four of five machines are terminating and two are wanted",
+    it: "deletes nothing when more machines are shutting down than are too many (D02)",
     replicas: 2,
     vms: [...someVms(4, { terminating: true }), aVm(4)],
     deletes: 0,
+  },
+  {
+    it: "deletes nothing when more machines are shutting down than one loop may delete (D02)",
+    replicas: 2,
+    vms: [...someVms(300, { terminating: true }), aVm(300), aVm(301)],
+    deletes: 0,
+  },
+  {
+    it: "deletes the surplus though more machines are shutting down than one loop may delete (D02)",
+    replicas: 2,
+    vms: [...someVms(300, { terminating: true }), aVm(300), aVm(301), aVm(302)],
+    deletes: 1,
   },
   {
     it: "does not count machines of another pool that the selector matches",
@@ -116,14 +128,9 @@ const HOLDS: readonly { readonly it: string; readonly strategy: Json; readonly s
   { it: "unmanaged scale in", strategy: { unmanaged: {} }, says: "unmanaged" },
   { it: "opportunistic scale in", strategy: { opportunistic: {} }, says: "opportunistic" },
   {
-    it: "a sort policy that is not supported",
-    strategy: { proactive: { selectionPolicy: { sortPolicy: "Oldest" } } },
-    says: "sortPolicy Oldest",
-  },
-  {
-    it: "selectors that are not supported",
-    strategy: { proactive: { selectionPolicy: { selectors: { labelSelector: { matchLabels: { a: "b" } } } } } },
-    says: "selectionPolicy.selectors",
+    it: "opportunistic scale in that keeps disks",
+    strategy: { opportunistic: { statePreservation: "Offline" } },
+    says: "opportunistic",
   },
 ];
 
@@ -134,6 +141,18 @@ describe("scale in that is not ours to do", () => {
       expect(plan.actions).toEqual([]);
       expect(plan.reasons.join()).toContain("2 machines too many");
       expect(plan.reasons.join()).toContain(says);
+    });
+
+    // Were the size what the pass waits for, nothing that comes after scaling would ever be done.
+    it(`is finished with the pool's new generation with ${name}, too many machines or not (D21)`, () => {
+      const spec = { replicas: 1, scaleInStrategy: strategy, updateStrategy: { unmanaged: {} } };
+      const changed = aPoolWith(spec, { generation: 2, claim: aClaim() });
+      const plan = planOf({ pool: changed, vms: someVms(3) });
+      expect(plan).toMatchObject({ needs: [], actions: [{ kind: "writeClaim", items: { delete: [] } }] });
+      expect(planOf({ pool: aPoolWith(spec, { generation: 2 }), vms: someVms(3) })).toMatchObject({
+        needs: [],
+        actions: [],
+      });
     });
 
     it(`still scales out with ${name}`, () => {
@@ -147,11 +166,319 @@ describe("scale in that is not ours to do", () => {
     { proactive: {} },
     { proactive: { selectionPolicy: {} } },
     { proactive: { selectionPolicy: { sortPolicy: "Random" }, statePreservation: "Disabled" } },
+    { proactive: { selectionPolicy: { sortPolicy: null, selectors: null } } },
+    { proactive: { selectionPolicy: { sortPolicy: "Newest", selectors: {} } } },
+    { proactive: { statePreservation: "Offline" } },
+    { proactive: { statePreservation: "Online" } },
     { unmanaged: null, opportunistic: null },
   ];
   for (const scaleInStrategy of MANAGED) {
     it(`deletes the surplus with ${JSON.stringify(scaleInStrategy)}`, () => {
       expect(deletesOf(planOf({ pool: pool(1, { scaleInStrategy }), vms: someVms(3) }))).toHaveLength(2);
+    });
+  }
+});
+
+const proactive = (selectionPolicy: Json) => ({ scaleInStrategy: { proactive: { selectionPolicy } } });
+const TIER = { labelSelector: { matchLabels: { tier: "spare" } } };
+/** Machines of which those of these ordinals are spare, by the labels of their instance template. */
+const withSpares = (count: number, ...spares: readonly number[]) =>
+  Array.from({ length: count }, (_, ordinal) => {
+    const labels = spares.includes(ordinal) ? { tier: "spare" } : {};
+    return aVm(ordinal, { spec: { template: { metadata: { labels } } } });
+  });
+
+const aged = [
+  aVm(0, { created: "2026-11-22T09:03:00Z" }),
+  aVm(1, { created: "2026-11-22T09:01:00Z" }),
+  aVm(2, { created: "2026-11-22T09:04:00Z" }),
+  aVm(3, { created: "2026-11-22T09:02:00Z" }),
+];
+const POLICIES: readonly { readonly sortPolicy: string; readonly deletes: readonly string[] }[] = [
+  { sortPolicy: "AscendingOrder", deletes: ["web-0", "web-1"] },
+  { sortPolicy: "DescendingOrder", deletes: ["web-3", "web-2"] },
+  { sortPolicy: "Newest", deletes: ["web-2", "web-0"] },
+  { sortPolicy: "Oldest", deletes: ["web-1", "web-3"] },
+];
+
+describe("scale in by a sort policy", () => {
+  for (const { sortPolicy, deletes } of POLICIES) {
+    it(`deletes the first of ${sortPolicy}`, () => {
+      expect(deletesOf(planOf({ pool: pool(2, proactive({ sortPolicy })), vms: aged }))).toEqual(deletes);
+    });
+
+    it(`keeps to ${sortPolicy} though others are not ready`, () => {
+      const vms = aged.map((vm) => ({ ...vm, ready: deletes.includes(vm.name) }));
+      expect(deletesOf(planOf({ pool: pool(2, proactive({ sortPolicy })), vms }))).toEqual(deletes);
+    });
+
+    it(`chooses the same of ${sortPolicy} whatever the order of the list (D37)`, () => {
+      const vms = someVms(9);
+      const of = (list: readonly Vm[]) => deletesOf(planOf({ pool: pool(4, proactive({ sortPolicy })), vms: list }));
+      expect(of(vms.toReversed())).toEqual(of(vms));
+      expect(of([...vms.slice(5), ...vms.slice(0, 5)])).toEqual(of(vms));
+    });
+  }
+});
+
+interface SelectorCase {
+  readonly it: string;
+  readonly replicas: number;
+  readonly vms: readonly Vm[];
+  readonly deletes: readonly string[];
+}
+
+const SELECTOR_CASES: readonly SelectorCase[] = [
+  {
+    it: "deletes what matches, in the order of the policy",
+    replicas: 3,
+    vms: withSpares(5, 1, 3),
+    deletes: ["web-3", "web-1"],
+  },
+  {
+    it: "deletes no more than are too many, of those that match",
+    replicas: 4,
+    vms: withSpares(5, 1, 3),
+    deletes: ["web-3"],
+  },
+  {
+    it: "deletes nothing when none matches of three that are too many (D03)",
+    replicas: 2,
+    vms: withSpares(5),
+    deletes: [],
+  },
+  {
+    it: "deletes the one that matches of three that are too many (D03)",
+    replicas: 2,
+    vms: withSpares(5, 4),
+    deletes: ["web-4"],
+  },
+  {
+    it: "deletes nothing that was not read",
+    replicas: 0,
+    vms: [aVm(0, { spec: null }), ...withSpares(3, 1, 2).slice(1)],
+    deletes: ["web-2", "web-1"],
+  },
+  {
+    it: "deletes nothing when all that match are shutting down",
+    replicas: 1,
+    vms: withSpares(4, 2, 3).map((vm) => ({ ...vm, terminating: vm.ordinal === 2 || vm.ordinal === 3 })),
+    deletes: [],
+  },
+];
+
+describe("scale in by selectors", () => {
+  const spares = proactive({ sortPolicy: "DescendingOrder", selectors: TIER });
+  for (const { it: name, replicas, vms, deletes } of SELECTOR_CASES) {
+    it(name, () => expect(deletesOf(planOf({ pool: pool(replicas, spares), vms }))).toEqual(deletes));
+  }
+
+  it("takes a machine that is not ready first, of those that match", () => {
+    const vms = withSpares(6, 1, 2, 3).map((vm) => ({ ...vm, ready: vm.ordinal !== 2 && vm.ordinal !== 5 }));
+    expect(deletesOf(planOf({ pool: pool(5, proactive({ selectors: TIER })), vms }))).toEqual(["web-2"]);
+  });
+
+  it("still scales out", () => {
+    expect(kindsOf(planOf({ pool: pool(3, spares), vms: withSpares(1) }))).toContain("createVm");
+  });
+
+  it("stops no later step of the pass when it is blocked (D21)", () => {
+    const spec = { replicas: 1, ...spares, updateStrategy: { unmanaged: {} } };
+    const changed = aPoolWith(spec, { generation: 2, claim: aClaim() });
+    const plan = planOf({ pool: changed, vms: withSpares(3) });
+    expect(plan).toMatchObject({ needs: [], actions: [{ kind: "writeClaim", items: { delete: [] } }] });
+  });
+
+  const blockedOf = (surplus: number, live: readonly Vm[], policy: Json) =>
+    planScaleIn({ pool: aPoolWith(proactive(policy)), surplus, live, claimed: [], deletesMax: ACTING.deletesMax });
+
+  it("says how many are blocked, and by which field (D36)", () => {
+    const { remove, reasons } = blockedOf(3, withSpares(5, 4), { selectors: TIER });
+    expect(remove).toHaveLength(1);
+    expect(reasons).toEqual([
+      "3 machines too many: 2 of them are blocked by spec.scaleInStrategy.proactive.selectionPolicy.selectors (of 5 machines labelSelector leaves out 4)",
+    ]);
+  });
+
+  it("says it of each field that leaves machines out (D36)", () => {
+    const nodeSelectorRequirementMatcher = [{ key: "zone", operator: "Exists" }];
+    const live = [...withSpares(3, 2), aVm(3, { spec: null })];
+    const { reasons } = blockedOf(4, live, { selectors: { ...TIER, nodeSelectorRequirementMatcher } });
+    expect(reasons.join()).toContain("4 of them are blocked");
+    expect(reasons.join()).toContain(
+      "(of 4 machines labelSelector leaves out 2, nodeSelectorRequirementMatcher leaves out 3, the spec of 1 cannot be read)",
+    );
+  });
+
+  it("says nothing when enough machines match", () => {
+    expect(blockedOf(2, withSpares(5, 1, 2, 3), { selectors: TIER }).reasons).toEqual([]);
+    expect(blockedOf(0, withSpares(5), { selectors: TIER }).reasons).toEqual([]);
+    expect(blockedOf(5, someVms(5), {}).reasons).toEqual([]);
+  });
+
+  it("says nothing of machines that only wait for the next loop", () => {
+    const vms = someVms(600);
+    const { remove, reasons } = planScaleIn({ pool: pool(0), surplus: 600, live: vms, claimed: [], deletesMax: 250 });
+    expect(remove).toHaveLength(250);
+    expect(reasons).toEqual([]);
+  });
+});
+
+const NUMBERS = [-3, -1, 0, 1, 4, 5, 6, 1_000, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.NaN];
+
+describe("whatever the numbers", () => {
+  const live = withSpares(5, 1, 3);
+  const claimed = live.slice(0, 3).map(({ ordinal, uid }) => ({ ordinal, uidPrefix: uid.slice(0, 8) }));
+  for (const surplus of NUMBERS) {
+    it(`takes no more machines than there are, match and may go when ${surplus} are too many (D02, D03)`, () => {
+      const policies = [
+        { policy: {}, eligible: 5 },
+        { policy: { selectors: TIER }, eligible: 2 },
+        { policy: { sortPolicy: "Oldest", selectors: { labelSelector: {} } }, eligible: 5 },
+      ];
+      for (const { policy, eligible } of policies) {
+        for (const deletesMax of [-1, 0, 2, 250]) {
+          for (const items of [[], claimed]) {
+            const input = { pool: aPoolWith(proactive(policy)), surplus, live, claimed: items, deletesMax };
+            const { remove, claimed: named } = planScaleIn(input);
+            expect(remove.length).toBeLessThanOrEqual(Math.max(0, deletesMax));
+            expect(named.length).toBeLessThanOrEqual(Math.min(eligible, Math.max(0, surplus || 0)));
+            for (const vm of remove) expect(named).toContain(vm);
+          }
+        }
+      }
+    });
+  }
+
+  it("takes nothing from a pool whose strategy cannot be read", () => {
+    for (const spec of [undefined, "spec", aSpec({ scaleInStrategy: { proactive: { selectionPolicy: "any" } } })]) {
+      const { remove, revoke } = planScaleIn({ pool: aPool({ spec }), surplus: 5, live, claimed, deletesMax: 250 });
+      expect(remove).toEqual([]);
+      expect(revoke).toHaveLength(3);
+    }
+  });
+});
+
+describe("a claimed delete", () => {
+  const items = (...ordinals: readonly number[]) =>
+    ordinals.map((ordinal) => ({ ordinal, uidPrefix: aVm(ordinal).uid.slice(0, 8) }));
+  const claiming = (replicas: number, policy: Json, ...ordinals: readonly number[]) =>
+    aPoolWith({ replicas, ...proactive(policy) }, { claim: aClaim({ delete: items(...ordinals) }) });
+
+  it("comes before what the policy would take, and counts once", () => {
+    const plan = planOf({ pool: claiming(2, { sortPolicy: "DescendingOrder" }, 0), vms: someVms(4) });
+    expect(deletesOf(plan)).toEqual(["web-0", "web-3"]);
+    expect(namesOf(plan, "revokeDelete")).toEqual([]);
+  });
+
+  it("is revoked when the selectors leave its machine out, and another goes for it", () => {
+    const plan = planOf({ pool: claiming(3, { selectors: TIER }, 0), vms: withSpares(4, 2) });
+    expect(kindsOf(plan)).toEqual(["revokeDelete", "writeClaim", "deleteVm"]);
+    expect(namesOf(plan, "revokeDelete")).toEqual(["web-0"]);
+    expect(deletesOf(plan)).toEqual(["web-2"]);
+    expect(claimIn(plan)?.delete).toEqual(items(2));
+  });
+
+  it("is revoked when the selectors leave its machine out and nothing is too many", () => {
+    const plan = planOf({ pool: claiming(4, { selectors: TIER }, 0, 2), vms: withSpares(4, 2) });
+    expect(kindsOf(plan)).toEqual(["revokeDelete", "revokeDelete", "writeClaim"]);
+    expect(claimIn(plan)?.delete).toEqual([]);
+  });
+
+  it("is kept when the selectors match its machine", () => {
+    const plan = planOf({ pool: claiming(3, { selectors: TIER }, 2), vms: withSpares(4, 1, 2) });
+    expect(deletesOf(plan)).toEqual(["web-2"]);
+    expect(namesOf(plan, "revokeDelete")).toEqual([]);
+  });
+
+  it("is revoked when its machine's spec cannot be read any more", () => {
+    const vms = [aVm(0, { spec: null }), ...withSpares(3).slice(1)];
+    const plan = planOf({ pool: claiming(1, { selectors: TIER }, 0), vms });
+    expect(kindsOf(plan)).toEqual(["revokeDelete", "writeClaim"]);
+  });
+});
+
+const STRATEGIES: readonly { readonly it: string; readonly spec: Json }[] = [
+  { it: "no strategy", spec: {} },
+  { it: "proactive scale in", spec: { scaleInStrategy: { proactive: {} } } },
+  { it: "selectors that match nothing", spec: proactive({ selectors: TIER }) },
+  { it: "opportunistic scale in (D10)", spec: { scaleInStrategy: { opportunistic: {} } } },
+  { it: "unmanaged scale in (D11)", spec: { scaleInStrategy: { unmanaged: {} } } },
+];
+
+describe("a machine that somebody deletes", () => {
+  for (const { it: name, spec } of STRATEGIES) {
+    for (const replicas of [0, 1, 2, 3, 4]) {
+      it(`is let go with ${name}, of three machines where ${replicas} are wanted`, () => {
+        const vms = [aVm(0), aVm(1, { terminating: true }), aVm(2)];
+        expect(namesOf(planOf({ pool: pool(replicas, spec), vms }), "dropVmFinalizer")).toEqual(["web-1"]);
+      });
+    }
+  }
+
+  it("counts for one that is too many with opportunistic scale in: the size is reached, and nothing more is done (D10)", () => {
+    const lowered = pool(2, { scaleInStrategy: { opportunistic: {} } });
+    const leaving = aVm(2, { terminating: true, finalizers: [KUBEVIRT_FINALIZER] });
+    expect(planOf({ pool: lowered, vms: [aVm(0), aVm(1), leaving] })).toMatchObject({ actions: [], reasons: [] });
+    expect(planOf({ pool: lowered, vms: [aVm(0), aVm(1)] })).toMatchObject({ actions: [], reasons: [] });
+  });
+
+  it("is let go in a later pass when the first could not (D10)", () => {
+    const vms = [aVm(0), aVm(1), aVm(2, { terminating: true })];
+    const first = planOf({ pool: pool(2), vms });
+    expect(planOf({ pool: pool(2), vms })).toEqual(first);
+    expect(kindsOf(first)).toEqual(["dropVmFinalizer"]);
+  });
+});
+
+const KEEPING: readonly unknown[] = [
+  { proactive: { statePreservation: "Offline" } },
+  { proactive: { statePreservation: "Online" } },
+  { opportunistic: { statePreservation: "Offline" } },
+  { opportunistic: { statePreservation: "Online" } },
+  { opportunistic: null, proactive: { statePreservation: "Offline" } },
+  { opportunistic: { statePreservation: "Disabled" }, proactive: { statePreservation: "Offline" } },
+  { proactive: { statePreservation: "disabled" } },
+  { proactive: { statePreservation: "Whatever comes next" } },
+  { proactive: { statePreservation: "" } },
+  { proactive: { statePreservation: false } },
+  { proactive: { statePreservation: {} } },
+];
+const LETTING_GO: readonly unknown[] = [
+  undefined,
+  null,
+  {},
+  { proactive: {} },
+  { opportunistic: {}, proactive: null },
+  { proactive: { statePreservation: null } },
+  { proactive: { statePreservation: "Disabled" }, opportunistic: { statePreservation: "Disabled" } },
+  { unmanaged: { statePreservation: "Offline" } },
+  "Offline",
+  ["Offline"],
+];
+
+describe("disks", () => {
+  // Whoever deletes the machine: the strategy that is set counts, not the one that would fit the way of deletion.
+  for (const scaleInStrategy of KEEPING) {
+    it(`are kept with ${JSON.stringify(scaleInStrategy)} (D06, D07)`, () => {
+      expect(keepsDisks({ scaleInStrategy })).toBe(true);
+    });
+  }
+
+  for (const scaleInStrategy of LETTING_GO) {
+    it(`go with their machine with ${JSON.stringify(scaleInStrategy)}`, () => {
+      expect(keepsDisks({ scaleInStrategy })).toBe(false);
+    });
+  }
+
+  for (const spec of [undefined, null, "spec", 7, [], {}]) {
+    it(`go with their machine when the spec is ${JSON.stringify(spec)}`, () => expect(keepsDisks(spec)).toBe(false));
+  }
+
+  for (const statePreservation of ["Offline", "Online"]) {
+    it(`that are kept (${statePreservation}) do not keep the surplus from going`, () => {
+      const keeping = pool(1, { scaleInStrategy: { proactive: { statePreservation } } });
+      expect(deletesOf(planOf({ pool: keeping, vms: someVms(3) }))).toHaveLength(2);
     });
   }
 });

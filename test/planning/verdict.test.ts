@@ -12,6 +12,12 @@ interface Illegal {
   readonly says: readonly string[];
 }
 
+const scaleInBy = (selectors: Json) => aSpec({ scaleInStrategy: { proactive: { selectionPolicy: { selectors } } } });
+const updateBy = (selectors: Json) => aSpec({ updateStrategy: { proactive: { selectionPolicy: { selectors } } } });
+const nodes = (...nodeSelectorRequirementMatcher: readonly Json[]) => ({ nodeSelectorRequirementMatcher });
+const SCALE_IN_SELECTORS = "spec.scaleInStrategy.proactive.selectionPolicy.selectors";
+const UPDATE_SELECTORS = "spec.updateStrategy.proactive.selectionPolicy.selectors";
+
 const template = (metadata: Json, spec: Json = { template: {} }) => ({ metadata, spec });
 
 const ILLEGAL: readonly Illegal[] = [
@@ -132,6 +138,96 @@ const ILLEGAL: readonly Illegal[] = [
     spec: aSpec({ autohealing: { startUpFailureThreshold: 0 } }),
     says: ["spec.autohealing.startUpFailureThreshold", ">=1"],
   },
+  {
+    it: "an unknown operator in the labels that scale-in selects by (D31)",
+    spec: scaleInBy({ labelSelector: { matchExpressions: [{ key: "tier", operator: "Is", values: ["front"] }] } }),
+    says: [
+      `${SCALE_IN_SELECTORS}.labelSelector.matchExpressions[0].operator`,
+      '"Is" is not a valid label selector operator',
+      "write In, NotIn, Exists or DoesNotExist",
+    ],
+  },
+  {
+    it: "an unknown operator in the labels that updates select by (D31)",
+    spec: updateBy({ labelSelector: { matchExpressions: [{ key: "tier", operator: "Gt", values: ["4"] }] } }),
+    says: [
+      `${UPDATE_SELECTORS}.labelSelector.matchExpressions[0].operator`,
+      '"Gt" is not a valid label selector operator',
+    ],
+  },
+  {
+    it: "a label that cannot exist where scale-in selects",
+    spec: scaleInBy({ labelSelector: { matchLabels: { tier: "a b" } } }),
+    says: [`${SCALE_IN_SELECTORS}.labelSelector.matchLabels.tier`, '"a b" is not a valid label value'],
+  },
+  {
+    it: "a field that label selectors do not have where scale-in selects",
+    spec: scaleInBy({ labelSelector: { matchNames: {} } }),
+    says: [`${SCALE_IN_SELECTORS}.labelSelector`, "matchNames"],
+  },
+  {
+    it: "an unknown operator in the node selectors that scale-in selects by (D31)",
+    spec: scaleInBy(nodes({ key: "zone", operator: "Exists" }, { key: "zone", operator: "Is", values: ["a"] })),
+    says: [
+      `${SCALE_IN_SELECTORS}.nodeSelectorRequirementMatcher[1].operator`,
+      '"Is" is not a valid label selector operator',
+      "write In, NotIn, Exists, DoesNotExist, Gt or Lt",
+    ],
+  },
+  {
+    it: "an unknown operator in the node selectors that updates select by (D31)",
+    spec: updateBy(nodes({ key: "zone", operator: "in", values: ["a"] })),
+    says: [
+      `${UPDATE_SELECTORS}.nodeSelectorRequirementMatcher[0].operator`,
+      '"in" is not a valid label selector operator',
+    ],
+  },
+  {
+    it: "a node requirement with an impossible key",
+    spec: scaleInBy(nodes({ key: "a b", operator: "Exists" })),
+    says: [`${SCALE_IN_SELECTORS}.nodeSelectorRequirementMatcher[0].key`, '"a b" is not a valid label key'],
+  },
+  {
+    it: "a node requirement with an impossible value",
+    spec: scaleInBy(nodes({ key: "zone", operator: "In", values: ["a b"] })),
+    says: [`${SCALE_IN_SELECTORS}.nodeSelectorRequirementMatcher[0].values`, '"a b" is not a valid label value'],
+  },
+  ...["In", "NotIn"].map((operator) => ({
+    it: `a node requirement ${operator} without values`,
+    spec: scaleInBy(nodes({ key: "zone", operator, values: [] })),
+    says: [
+      `${SCALE_IN_SELECTORS}.nodeSelectorRequirementMatcher[0].values`,
+      `must be specified when operator is ${operator}`,
+    ],
+  })),
+  ...["Exists", "DoesNotExist"].map((operator) => ({
+    it: `a node requirement ${operator} with a value`,
+    spec: scaleInBy(nodes({ key: "zone", operator, values: ["a"] })),
+    says: [
+      `${SCALE_IN_SELECTORS}.nodeSelectorRequirementMatcher[0].values`,
+      `may not be specified when operator is ${operator}`,
+    ],
+  })),
+  ...["Gt", "Lt"].flatMap((operator) =>
+    [
+      { values: undefined, given: "not 0 values" },
+      { values: [], given: "not 0 values" },
+      { values: ["1", "2"], given: "not 2 values" },
+      { values: ["many"], given: 'not "many"' },
+      { values: ["1.5"], given: 'not "1.5"' },
+      { values: [""], given: 'not ""' },
+      { values: ["-1"], given: 'not "-1"' },
+      { values: ["9223372036854775808"], given: 'not "9223372036854775808"' },
+    ].map(({ values, given }) => ({
+      it: `a node requirement ${operator} of ${JSON.stringify(values)}`,
+      spec: scaleInBy(nodes({ key: "cores", operator, values })),
+      says: [
+        `${SCALE_IN_SELECTORS}.nodeSelectorRequirementMatcher[0].values`,
+        `exactly one integer from 0 when operator is ${operator}`,
+        given,
+      ],
+    })),
+  ),
   { it: "paused in words", spec: aSpec({ paused: "yes" }), says: ["spec.paused", "expected boolean"] },
 ];
 
@@ -197,6 +293,25 @@ const LEGAL: readonly { readonly it: string; readonly spec: Json }[] = [
   {
     it: "one strategy and two nulls",
     spec: aSpec({ scaleInStrategy: { proactive: {}, unmanaged: null, opportunistic: null } }),
+  },
+  { it: "empty selectors", spec: scaleInBy({ labelSelector: {}, nodeSelectorRequirementMatcher: [] }) },
+  { it: "null selectors", spec: updateBy({ labelSelector: null, nodeSelectorRequirementMatcher: null }) },
+  {
+    it: "selectors that no machine of its template matches",
+    spec: scaleInBy({ labelSelector: { matchLabels: { tier: "front" } } }),
+  },
+  {
+    it: "each operator of a node requirement",
+    spec: updateBy(
+      nodes(
+        { key: "kubernetes.io/zone", operator: "In", values: ["a", ""] },
+        { key: "zone", operator: "NotIn", values: ["b"] },
+        { key: "zone", operator: "Exists" },
+        { key: "gpu", operator: "DoesNotExist", values: null },
+        { key: "cores", operator: "Gt", values: ["4"] },
+        { key: "cores", operator: "Lt", values: ["064"] },
+      ),
+    ),
   },
   { it: "fields that a newer KubeVirt may add", spec: aSpec({ shiny: { new: true } }) },
 ];
