@@ -35,7 +35,11 @@ export function aMachine(options: MachineOptions): string {
 }
 
 /** A DataVolume, or the template of one. */
-export function aDataVolume(metadata: { readonly name: string; readonly namespace?: string }): object {
+export function aDataVolume(metadata: {
+  readonly name: string;
+  readonly namespace?: string;
+  readonly ownerReferences?: readonly object[];
+}): object {
   return {
     apiVersion: "cdi.kubevirt.io/v1beta1",
     kind: "DataVolume",

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import * as z from "zod";
 import type { ApiRequest } from "../../shared/clusters/connection.ts";
 import {
   at,
@@ -67,6 +68,12 @@ function ask(path: string, requests: readonly object[]): Promise<void> {
 async function untilCaughtUp(namespace: string): Promise<void> {
   const later = await createMachine({ namespace, name: "later" });
   await untilReadyWithout(cluster, later, "");
+}
+
+/** What makes the namespace an owner, so that the garbage collector never finds a disk without one. */
+async function namespaceReference(name: string): Promise<object> {
+  const namespace = await cluster.read(`/api/v1/namespaces/${name}`);
+  return { apiVersion: "v1", kind: "Namespace", name, uid: at(namespace, "metadata.uid") };
 }
 
 async function instanceUid(path: string): Promise<string> {
@@ -392,6 +399,106 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
     expect(await cluster.read(dataVolume("vm-disk"))).toMatchObject({
       metadata: { uid, ownerReferences: [{ kind: "VirtualMachine", name: "vm", controller: true }] },
     });
+  });
+
+  it("takes over a disk that owners without control have, and drops them as KubeVirt does", async () => {
+    const namespace = await aNamespace();
+    const { dataVolume } = pathsOf(namespace, "vm");
+    const guard = await namespaceReference(namespace);
+    await cluster.apply(JSON.stringify(aDataVolume({ name: "vm-disk", namespace, ownerReferences: [guard] })));
+    const uid = at(await untilField(cluster, dataVolume("vm-disk"), "status.phase", "Succeeded"), "metadata.uid");
+
+    const machine = await createMachine({ namespace, disks: ["vm-disk"] });
+
+    await untilReadyWithout(cluster, machine, "");
+    const { metadata } = z
+      .object({
+        metadata: z.object({ uid: z.string(), ownerReferences: z.array(z.looseObject({ kind: z.string() })) }),
+      })
+      .parse(await cluster.read(dataVolume("vm-disk")));
+    expect(metadata.uid).toBe(uid);
+    expect(metadata.ownerReferences.map(({ kind }) => kind)).toEqual(["VirtualMachine"]);
+  });
+
+  it("leaves a disk to the machine that controls it, and takes it over when that lets go", async () => {
+    const other = await createMachine({ name: "other", disks: ["shared"] });
+    const { namespace, dataVolume } = other;
+    await untilReadyWithout(cluster, other, "");
+
+    const machine = await createMachine({ namespace, disks: ["shared"] });
+    await untilReadyWithout(cluster, machine, "");
+    expect(await cluster.read(dataVolume("shared"))).toMatchObject({
+      metadata: { ownerReferences: [{ kind: "VirtualMachine", name: "other", controller: true }] },
+    });
+
+    await cluster.mergePatch(other.machine, { spec: { dataVolumeTemplates: null } });
+    await cluster.mergePatch(dataVolume("shared"), { metadata: { ownerReferences: null } });
+    await untilField(cluster, dataVolume("shared"), "metadata.ownerReferences.0.name", "vm");
+  });
+
+  it("keeps a guarded disk through a deletion that deletes dependents first, for the next machine of the name", async () => {
+    const machine = await createMachine({ disks: ["kept", "lost"] });
+    const { namespace, dataVolume } = machine;
+    await untilReadyWithout(cluster, machine, "");
+    const kept = await cluster.read(dataVolume("kept"));
+    const owners = [at(kept, "metadata.ownerReferences")].flat();
+    const guard = await namespaceReference(namespace);
+    await cluster.mergePatch(dataVolume("kept"), { metadata: { ownerReferences: [...owners, guard] } });
+
+    await cluster.kubectl(["delete", "vm", "vm", "-n", namespace, "--cascade=foreground"]);
+
+    await untilGone(cluster, machine.machine);
+    await untilGone(cluster, dataVolume("lost"));
+    expect(await cluster.read(dataVolume("kept"))).toMatchObject({
+      metadata: { uid: at(kept, "metadata.uid"), ownerReferences: [{ kind: "Namespace" }] },
+    });
+    await untilReadyWithout(cluster, await createMachine({ namespace, disks: ["kept", "lost"] }), "");
+    expect(at(await cluster.read(dataVolume("kept")), "metadata.uid")).toBe(at(kept, "metadata.uid"));
+  });
+
+  it("does not take a disk over for a machine on its way out", async () => {
+    const machine = await createMachine({ disks: ["vm-disk"], finalizers: ["pool.kubevirt.io/finalizer"] });
+    const { namespace, dataVolume } = machine;
+    await untilReadyWithout(cluster, machine, "");
+    await cluster.remove(machine.machine);
+    await untilGone(cluster, machine.instance);
+
+    await cluster.mergePatch(dataVolume("vm-disk"), { metadata: { ownerReferences: null } });
+    await untilCaughtUp(namespace);
+
+    expect(at(await cluster.read(dataVolume("vm-disk")), "metadata.ownerReferences")).toBeUndefined();
+  });
+
+  it("makes a DataVolume that went anew, over the claim that stayed", async () => {
+    const machine = await createMachine({ disks: ["vm-disk"] });
+    const { dataVolume, claim } = machine;
+    await untilReadyWithout(cluster, machine, "");
+    const uid = at(await cluster.read(claim("vm-disk")), "metadata.uid");
+
+    await cluster.kubectl(["delete", "dv", "vm-disk", "-n", machine.namespace, "--cascade=orphan"]);
+
+    await eventually(async () =>
+      expect(await cluster.read(claim("vm-disk"))).toMatchObject({
+        metadata: {
+          uid,
+          ownerReferences: [{ kind: "DataVolume", uid: at(await cluster.read(dataVolume("vm-disk")), "metadata.uid") }],
+        },
+      }),
+    );
+    await untilField(cluster, dataVolume("vm-disk"), "status.phase", "Succeeded");
+  });
+
+  it("lets a DataVolume that was not allowed to take over a claim wait", async () => {
+    const namespace = await aNamespace();
+    const { claim, dataVolume } = pathsOf(namespace, "vm");
+    await cluster.apply(
+      `{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: taken, namespace: ${namespace}}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 2Gi}}}}`,
+    );
+
+    await cluster.apply(JSON.stringify(aDataVolume({ name: "taken", namespace })));
+
+    await untilField(cluster, dataVolume("taken"), "status.phase", "Pending");
+    expect(at(await cluster.read(claim("taken")), "metadata.ownerReferences")).toBeUndefined();
   });
 
   it("takes over a claim that nobody owns", async () => {

@@ -1,5 +1,6 @@
 /** Keeps what one virtual machine asks for: its finalizer, disks, instance and status. Never touches its spec, but to switch it on. */
 
+import { CLAIM_ADOPTION_ANNOTATION } from "./data-volumes.ts";
 import { firstInstanceStatus, INSTANCE_FINALIZER, isFinal } from "./instances.ts";
 import { type Disks, generationAnnotation, planStatus } from "./machine-status.ts";
 import {
@@ -57,7 +58,10 @@ async function ensureFinalizer(world: World, machine: Machine): Promise<Machine>
   return patched ?? machine;
 }
 
-/** The DataVolumes of the machine's templates; one of the name that nobody owns becomes the machine's. */
+/**
+ * The DataVolumes of the machine's templates; one of the name that nobody controls becomes the machine's. One that another
+ * controls, be it a machine that is gone, is left alone; as in KubeVirt the machine starts with it nevertheless.
+ */
 async function ensureDisks(world: World, machine: Machine): Promise<void> {
   const { namespace, uid } = machine.metadata;
   const owner = controllerReference(MACHINES, machine);
@@ -68,13 +72,13 @@ async function ensureDisks(world: World, machine: Machine): Promise<void> {
       const metadata = {
         name,
         labels: { ...labels, "kubevirt.io/created-by": uid },
-        annotations,
+        annotations: { [CLAIM_ADOPTION_ANNOTATION]: "true", ...annotations },
         ownerReferences: [owner],
       };
       await world.dataVolumes.create(namespace, { metadata, spec: template.spec });
     } else if (controllerOf(present) === undefined && !isDeleting(present)) {
-      const ownerReferences = [...present.metadata.ownerReferences, owner];
-      await world.dataVolumes.patch(present, { metadata: { ownerReferences } });
+      // KubeVirt adopts by a merge patch, which replaces the list: owners that control nothing are lost.
+      await world.dataVolumes.patch(present, { metadata: { ownerReferences: [owner] } });
     }
   }
 }
@@ -83,7 +87,7 @@ async function ensureDisks(world: World, machine: Machine): Promise<void> {
 async function adoptInstance(world: World, machine: Machine): Promise<void> {
   const instance = world.instances.get(keyOf(machine));
   if (instance === undefined || isDeleting(instance) || controllerOf(instance) !== undefined) return;
-  const ownerReferences = [...instance.metadata.ownerReferences, controllerReference(MACHINES, machine)];
+  const ownerReferences = [controllerReference(MACHINES, machine)];
   await world.instances.patch(instance, { metadata: { ownerReferences } });
 }
 
