@@ -64,6 +64,18 @@ function ask(path: string, requests: readonly object[]): Promise<void> {
   return cluster.mergePatch(`${path}/status`, { status: { stateChangeRequests: requests } });
 }
 
+const restartOf = (uid: string) => [{ action: "Stop", uid }, { action: "Start" }];
+
+/** Asks with the very patch that KubeVirt's API server makes of a call of virtctl: it tests the list that it has seen. */
+function askAsServer(namespace: string, seen: readonly object[] | null, requests: readonly object[]) {
+  const path = "/status/stateChangeRequests";
+  const patch = JSON.stringify([
+    { op: "test", path, value: seen },
+    { op: "add", path, value: requests },
+  ]);
+  return cluster.kubectl(["patch", "vm", "vm", "-n", namespace, "--subresource=status", "--type=json", "-p", patch]);
+}
+
 /** Returns when the stand-in has brought up a machine that was created after all that went before. */
 async function untilCaughtUp(namespace: string): Promise<void> {
   const later = await createMachine({ namespace, name: "later" });
@@ -216,6 +228,61 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
 
     await untilReadyWithout(cluster, machine, uid);
     await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+  });
+
+  it.each(["Always", "Manual", "RerunOnFailure"])(
+    "restarts a machine (%s) as virtctl asks for it",
+    async (runStrategy) => {
+      const machine = await createMachine({ runStrategy });
+      if (runStrategy === "Manual") await ask(machine.machine, [{ action: "Start" }]);
+      const uid = await untilReadyWithout(cluster, machine, "");
+      await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+
+      expect(await askAsServer(machine.namespace, null, restartOf(uid))).toMatchObject({ ok: true });
+
+      await untilReadyWithout(cluster, machine, uid);
+      await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+      expect(await cluster.read(machine.machine)).toMatchObject({ spec: { runStrategy } });
+    },
+  );
+
+  it("switches a halted machine on that is asked to restart", async () => {
+    const machine = await createMachine();
+    const uid = await untilReadyWithout(cluster, machine, "");
+    await cluster.mergePatch(machine.machine, { spec: { runStrategy: "Halted" } });
+
+    await askAsServer(machine.namespace, null, restartOf(uid));
+
+    await untilReadyWithout(cluster, machine, uid);
+    expect(at(await cluster.read(machine.machine), "spec.runStrategy")).toBe("Always");
+  });
+
+  it.each(["Always", "Manual", "RerunOnFailure", "Once"])(
+    "drops a request (%s) to stop an instance that is not the present one",
+    async (runStrategy) => {
+      const machine = await createMachine({ runStrategy });
+      if (runStrategy === "Manual") await ask(machine.machine, [{ action: "Start" }]);
+      const uid = await untilReadyWithout(cluster, machine, "");
+      await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+
+      for (const requests of [restartOf("another"), [{ action: "Stop" }]]) {
+        expect(await askAsServer(machine.namespace, null, requests)).toMatchObject({ ok: true });
+        await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+      }
+
+      await untilCaughtUp(machine.namespace);
+      expect(await cluster.read(machine.instance)).toMatchObject({ metadata: { uid }, status: { phase: "Running" } });
+    },
+  );
+
+  it("refuses a request beside one that nobody knew of", async () => {
+    const machine = await createMachine({ runStrategy: "Halted" });
+    await untilPrintable(cluster, machine.machine, "Stopped");
+
+    const { ok, text } = await askAsServer(machine.namespace, [{ action: "Stop", uid: "seen" }], restartOf("any"));
+
+    expect(ok).toBe(false);
+    expect(text).toContain("the server rejected our request");
   });
 
   it("reruns on failure, but not after success or deletion", async () => {
@@ -553,8 +620,9 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
 
     await cluster.mergePatch(machine.machine, { spec: { template: { metadata: { labels: { revision: "2" } } } } });
 
-    const changed = await untilField(cluster, machine.machine, "status.observedGeneration", 2);
+    const changed = await untilField(cluster, machine.machine, "status.desiredGeneration", 2);
     expect(conditionOf(changed, "RestartRequired")).toBeUndefined();
+    expect(at(changed, "status.observedGeneration")).toBe(1);
     expect(await instanceUid(machine.instance)).toBe(uid);
   });
 
