@@ -454,6 +454,24 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
     });
   });
 
+  it("says on a disk which machine made it, and not which has it now", async () => {
+    const maker = await createMachine({ name: "maker", disks: ["vm-disk"] });
+    const { namespace, dataVolume } = maker;
+    await untilReadyWithout(cluster, maker, "");
+    const made = {
+      labels: { "kubevirt.io/created-by": at(await cluster.read(maker.machine), "metadata.uid") },
+      annotations: { "cdi.kubevirt.io/allowClaimAdoption": "true" },
+    };
+    expect(await cluster.read(dataVolume("vm-disk"))).toMatchObject({ metadata: made });
+    await cluster.kubectl(["delete", "vm", "maker", "-n", namespace, "--cascade=orphan"]);
+    await untilGone(cluster, maker.machine);
+
+    await createMachine({ namespace, disks: ["vm-disk"] });
+
+    await untilField(cluster, dataVolume("vm-disk"), "metadata.ownerReferences.0.name", "vm");
+    expect(await cluster.read(dataVolume("vm-disk"))).toMatchObject({ metadata: made });
+  });
+
   it("takes over a disk that nobody owns", async () => {
     const namespace = await aNamespace();
     const { dataVolume } = pathsOf(namespace, "vm");
