@@ -29,7 +29,14 @@ import { startStandIn } from "./stand-in/stand-in.ts";
 const CLUSTER_NAME = "local";
 const DEPLOYMENT = "local";
 const EXAMPLE = "infra/examples/vm-pool-cirros.yaml";
-const CRDS = ["virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools", "podmetrics"];
+const CRDS = [
+  "kubevirts",
+  "virtualmachines",
+  "virtualmachineinstances",
+  "datavolumes",
+  "virtualmachinepools",
+  "podmetrics",
+];
 const POOL_PATH = "/apis/pool.kubevirt.io/v1beta1/namespaces/default/virtualmachinepools";
 const POOL_NAME = "vm-pool-cirros";
 const READY_TIMEOUT_MS = 120_000;

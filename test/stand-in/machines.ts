@@ -12,6 +12,10 @@ export interface MachineOptions {
   /** Name of a claim that somebody else makes. */
   readonly claim?: string;
   readonly finalizers?: readonly string[];
+  /** Fields of the template's spec beside those that the other options make. */
+  readonly spec?: object;
+  /** Fields of its domain, likewise. */
+  readonly domain?: object;
 }
 
 /** A virtual machine as YAML (that is, JSON). */
@@ -28,14 +32,21 @@ export function aMachine(options: MachineOptions): string {
     metadata: { name, namespace, finalizers: options.finalizers ?? [] },
     spec: {
       runStrategy,
-      template: { metadata: { labels, annotations }, spec: { domain: { devices: {} }, volumes } },
+      template: {
+        metadata: { labels, annotations },
+        spec: { ...options.spec, domain: { devices: {}, ...options.domain }, volumes },
+      },
       dataVolumeTemplates: disks.map((disk) => aDataVolume({ name: disk })),
     },
   });
 }
 
 /** A DataVolume, or the template of one. */
-export function aDataVolume(metadata: { readonly name: string; readonly namespace?: string }): object {
+export function aDataVolume(metadata: {
+  readonly name: string;
+  readonly namespace?: string;
+  readonly ownerReferences?: readonly object[];
+}): object {
   return {
     apiVersion: "cdi.kubevirt.io/v1beta1",
     kind: "DataVolume",

@@ -4,6 +4,7 @@ import { createAddressBook } from "../../infra/local/stand-in/addresses.ts";
 import { CPU_ANNOTATION, cpuPercentOf, usageOf } from "../../infra/local/stand-in/metrics.ts";
 import { CLAIMS, type Claim, INSTANCES, MACHINES, requestsOf } from "../../infra/local/stand-in/objects.ts";
 import { behaviourOf, createPacer, lagMs } from "../../infra/local/stand-in/pace.ts";
+import { bytesOf, quantityOf } from "../../infra/local/stand-in/quantity.ts";
 import { planRun } from "../../infra/local/stand-in/run-strategy.ts";
 import { createStore } from "../../infra/local/stand-in/store.ts";
 import { createWorkQueue } from "../../infra/local/stand-in/work-queue.ts";
@@ -151,6 +152,7 @@ describe("the pace", () => {
     ["crash-loop", { crashLoop: true }],
     ["never-ready,unschedulable", { neverReady: true, unschedulable: true }],
     ["never-ready  slow:90", { neverReady: true, readyAfterSeconds: 90 }],
+    ["ignore-live-update", { ignoresLiveUpdate: true, neverReady: false }],
     ["slow:soon nonsense", { readyAfterSeconds: 0, crashLoop: false }],
   ])("reads %j", (annotation, behaviour) => {
     const instance = INSTANCES.schema.parse({
@@ -206,6 +208,29 @@ describe("the run strategy", () => {
     );
     expect(planRun(failed, undefined, 2_000)).toEqual({ kind: "wait", delayMs: 3_000 });
     expect(planRun(failed, undefined, 5_000)).toEqual({ kind: "start" });
+  });
+});
+
+describe("amounts of memory", () => {
+  it.each([
+    ["2Gi", 2_147_483_648],
+    ["1.5Gi", 1_610_612_736],
+    ["64M", 64_000_000],
+    ["1024", 1_024],
+    [7, 7],
+    ["much", undefined],
+    ["1Qi", undefined],
+    [undefined, undefined],
+  ])("of %j are %j bytes", (quantity, bytes) => {
+    expect(bytesOf(quantity)).toBe(bytes);
+  });
+
+  it.each([
+    [8 * 2 ** 30, "8Gi"],
+    [1.5 * 2 ** 30, "1536Mi"],
+    [1_000, "1000"],
+  ])("of %d bytes are written %s", (bytes, text) => {
+    expect(quantityOf(bytes)).toBe(text);
   });
 });
 

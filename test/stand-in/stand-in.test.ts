@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import * as z from "zod";
 import type { ApiRequest } from "../../shared/clusters/connection.ts";
 import {
   at,
@@ -63,10 +64,28 @@ function ask(path: string, requests: readonly object[]): Promise<void> {
   return cluster.mergePatch(`${path}/status`, { status: { stateChangeRequests: requests } });
 }
 
+const restartOf = (uid: string) => [{ action: "Stop", uid }, { action: "Start" }];
+
+/** Asks with the very patch that KubeVirt's API server makes of a call of virtctl: it tests the list that it has seen. */
+function askAsServer(namespace: string, seen: readonly object[] | null, requests: readonly object[]) {
+  const path = "/status/stateChangeRequests";
+  const patch = JSON.stringify([
+    { op: "test", path, value: seen },
+    { op: "add", path, value: requests },
+  ]);
+  return cluster.kubectl(["patch", "vm", "vm", "-n", namespace, "--subresource=status", "--type=json", "-p", patch]);
+}
+
 /** Returns when the stand-in has brought up a machine that was created after all that went before. */
 async function untilCaughtUp(namespace: string): Promise<void> {
   const later = await createMachine({ namespace, name: "later" });
   await untilReadyWithout(cluster, later, "");
+}
+
+/** What makes the namespace an owner, so that the garbage collector never finds a disk without one. */
+async function namespaceReference(name: string): Promise<object> {
+  const namespace = await cluster.read(`/api/v1/namespaces/${name}`);
+  return { apiVersion: "v1", kind: "Namespace", name, uid: at(namespace, "metadata.uid") };
 }
 
 async function instanceUid(path: string): Promise<string> {
@@ -209,6 +228,61 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
 
     await untilReadyWithout(cluster, machine, uid);
     await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+  });
+
+  it.each(["Always", "Manual", "RerunOnFailure"])(
+    "restarts a machine (%s) as virtctl asks for it",
+    async (runStrategy) => {
+      const machine = await createMachine({ runStrategy });
+      if (runStrategy === "Manual") await ask(machine.machine, [{ action: "Start" }]);
+      const uid = await untilReadyWithout(cluster, machine, "");
+      await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+
+      expect(await askAsServer(machine.namespace, null, restartOf(uid))).toMatchObject({ ok: true });
+
+      await untilReadyWithout(cluster, machine, uid);
+      await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+      expect(await cluster.read(machine.machine)).toMatchObject({ spec: { runStrategy } });
+    },
+  );
+
+  it("switches a halted machine on that is asked to restart", async () => {
+    const machine = await createMachine();
+    const uid = await untilReadyWithout(cluster, machine, "");
+    await cluster.mergePatch(machine.machine, { spec: { runStrategy: "Halted" } });
+
+    await askAsServer(machine.namespace, null, restartOf(uid));
+
+    await untilReadyWithout(cluster, machine, uid);
+    expect(at(await cluster.read(machine.machine), "spec.runStrategy")).toBe("Always");
+  });
+
+  it.each(["Always", "Manual", "RerunOnFailure", "Once"])(
+    "drops a request (%s) to stop an instance that is not the present one",
+    async (runStrategy) => {
+      const machine = await createMachine({ runStrategy });
+      if (runStrategy === "Manual") await ask(machine.machine, [{ action: "Start" }]);
+      const uid = await untilReadyWithout(cluster, machine, "");
+      await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+
+      for (const requests of [restartOf("another"), [{ action: "Stop" }]]) {
+        expect(await askAsServer(machine.namespace, null, requests)).toMatchObject({ ok: true });
+        await untilField(cluster, machine.machine, "status.stateChangeRequests", undefined);
+      }
+
+      await untilCaughtUp(machine.namespace);
+      expect(await cluster.read(machine.instance)).toMatchObject({ metadata: { uid }, status: { phase: "Running" } });
+    },
+  );
+
+  it("refuses a request beside one that nobody knew of", async () => {
+    const machine = await createMachine({ runStrategy: "Halted" });
+    await untilPrintable(cluster, machine.machine, "Stopped");
+
+    const { ok, text } = await askAsServer(machine.namespace, [{ action: "Stop", uid: "seen" }], restartOf("any"));
+
+    expect(ok).toBe(false);
+    expect(text).toContain("the server rejected our request");
   });
 
   it("reruns on failure, but not after success or deletion", async () => {
@@ -380,6 +454,24 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
     });
   });
 
+  it("says on a disk which machine made it, and not which has it now", async () => {
+    const maker = await createMachine({ name: "maker", disks: ["vm-disk"] });
+    const { namespace, dataVolume } = maker;
+    await untilReadyWithout(cluster, maker, "");
+    const made = {
+      labels: { "kubevirt.io/created-by": at(await cluster.read(maker.machine), "metadata.uid") },
+      annotations: { "cdi.kubevirt.io/allowClaimAdoption": "true" },
+    };
+    expect(await cluster.read(dataVolume("vm-disk"))).toMatchObject({ metadata: made });
+    await cluster.kubectl(["delete", "vm", "maker", "-n", namespace, "--cascade=orphan"]);
+    await untilGone(cluster, maker.machine);
+
+    await createMachine({ namespace, disks: ["vm-disk"] });
+
+    await untilField(cluster, dataVolume("vm-disk"), "metadata.ownerReferences.0.name", "vm");
+    expect(await cluster.read(dataVolume("vm-disk"))).toMatchObject({ metadata: made });
+  });
+
   it("takes over a disk that nobody owns", async () => {
     const namespace = await aNamespace();
     const { dataVolume } = pathsOf(namespace, "vm");
@@ -392,6 +484,106 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
     expect(await cluster.read(dataVolume("vm-disk"))).toMatchObject({
       metadata: { uid, ownerReferences: [{ kind: "VirtualMachine", name: "vm", controller: true }] },
     });
+  });
+
+  it("takes over a disk that owners without control have, and drops them as KubeVirt does", async () => {
+    const namespace = await aNamespace();
+    const { dataVolume } = pathsOf(namespace, "vm");
+    const guard = await namespaceReference(namespace);
+    await cluster.apply(JSON.stringify(aDataVolume({ name: "vm-disk", namespace, ownerReferences: [guard] })));
+    const uid = at(await untilField(cluster, dataVolume("vm-disk"), "status.phase", "Succeeded"), "metadata.uid");
+
+    const machine = await createMachine({ namespace, disks: ["vm-disk"] });
+
+    await untilReadyWithout(cluster, machine, "");
+    const { metadata } = z
+      .object({
+        metadata: z.object({ uid: z.string(), ownerReferences: z.array(z.looseObject({ kind: z.string() })) }),
+      })
+      .parse(await cluster.read(dataVolume("vm-disk")));
+    expect(metadata.uid).toBe(uid);
+    expect(metadata.ownerReferences.map(({ kind }) => kind)).toEqual(["VirtualMachine"]);
+  });
+
+  it("leaves a disk to the machine that controls it, and takes it over when that lets go", async () => {
+    const other = await createMachine({ name: "other", disks: ["shared"] });
+    const { namespace, dataVolume } = other;
+    await untilReadyWithout(cluster, other, "");
+
+    const machine = await createMachine({ namespace, disks: ["shared"] });
+    await untilReadyWithout(cluster, machine, "");
+    expect(await cluster.read(dataVolume("shared"))).toMatchObject({
+      metadata: { ownerReferences: [{ kind: "VirtualMachine", name: "other", controller: true }] },
+    });
+
+    await cluster.mergePatch(other.machine, { spec: { dataVolumeTemplates: null } });
+    await cluster.mergePatch(dataVolume("shared"), { metadata: { ownerReferences: null } });
+    await untilField(cluster, dataVolume("shared"), "metadata.ownerReferences.0.name", "vm");
+  });
+
+  it("keeps a guarded disk through a deletion that deletes dependents first, for the next machine of the name", async () => {
+    const machine = await createMachine({ disks: ["kept", "lost"] });
+    const { namespace, dataVolume } = machine;
+    await untilReadyWithout(cluster, machine, "");
+    const kept = await cluster.read(dataVolume("kept"));
+    const owners = [at(kept, "metadata.ownerReferences")].flat();
+    const guard = await namespaceReference(namespace);
+    await cluster.mergePatch(dataVolume("kept"), { metadata: { ownerReferences: [...owners, guard] } });
+
+    await cluster.kubectl(["delete", "vm", "vm", "-n", namespace, "--cascade=foreground"]);
+
+    await untilGone(cluster, machine.machine);
+    await untilGone(cluster, dataVolume("lost"));
+    expect(await cluster.read(dataVolume("kept"))).toMatchObject({
+      metadata: { uid: at(kept, "metadata.uid"), ownerReferences: [{ kind: "Namespace" }] },
+    });
+    await untilReadyWithout(cluster, await createMachine({ namespace, disks: ["kept", "lost"] }), "");
+    expect(at(await cluster.read(dataVolume("kept")), "metadata.uid")).toBe(at(kept, "metadata.uid"));
+  });
+
+  it("does not take a disk over for a machine on its way out", async () => {
+    const machine = await createMachine({ disks: ["vm-disk"], finalizers: ["pool.kubevirt.io/finalizer"] });
+    const { namespace, dataVolume } = machine;
+    await untilReadyWithout(cluster, machine, "");
+    await cluster.remove(machine.machine);
+    await untilGone(cluster, machine.instance);
+
+    await cluster.mergePatch(dataVolume("vm-disk"), { metadata: { ownerReferences: null } });
+    await untilCaughtUp(namespace);
+
+    expect(at(await cluster.read(dataVolume("vm-disk")), "metadata.ownerReferences")).toBeUndefined();
+  });
+
+  it("makes a DataVolume that went anew, over the claim that stayed", async () => {
+    const machine = await createMachine({ disks: ["vm-disk"] });
+    const { dataVolume, claim } = machine;
+    await untilReadyWithout(cluster, machine, "");
+    const uid = at(await cluster.read(claim("vm-disk")), "metadata.uid");
+
+    await cluster.kubectl(["delete", "dv", "vm-disk", "-n", machine.namespace, "--cascade=orphan"]);
+
+    await eventually(async () =>
+      expect(await cluster.read(claim("vm-disk"))).toMatchObject({
+        metadata: {
+          uid,
+          ownerReferences: [{ kind: "DataVolume", uid: at(await cluster.read(dataVolume("vm-disk")), "metadata.uid") }],
+        },
+      }),
+    );
+    await untilField(cluster, dataVolume("vm-disk"), "status.phase", "Succeeded");
+  });
+
+  it("lets a DataVolume that was not allowed to take over a claim wait", async () => {
+    const namespace = await aNamespace();
+    const { claim, dataVolume } = pathsOf(namespace, "vm");
+    await cluster.apply(
+      `{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: taken, namespace: ${namespace}}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 2Gi}}}}`,
+    );
+
+    await cluster.apply(JSON.stringify(aDataVolume({ name: "taken", namespace })));
+
+    await untilField(cluster, dataVolume("taken"), "status.phase", "Pending");
+    expect(at(await cluster.read(claim("taken")), "metadata.ownerReferences")).toBeUndefined();
   });
 
   it("takes over a claim that nobody owns", async () => {
@@ -446,8 +638,9 @@ describe.concurrent("the stand-in", { timeout: TEST_TIMEOUT_MS }, () => {
 
     await cluster.mergePatch(machine.machine, { spec: { template: { metadata: { labels: { revision: "2" } } } } });
 
-    const changed = await untilField(cluster, machine.machine, "status.observedGeneration", 2);
+    const changed = await untilField(cluster, machine.machine, "status.desiredGeneration", 2);
     expect(conditionOf(changed, "RestartRequired")).toBeUndefined();
+    expect(at(changed, "status.observedGeneration")).toBe(1);
     expect(await instanceUid(machine.instance)).toBe(uid);
   });
 

@@ -22,7 +22,7 @@ import { processesWith } from "./processes.ts";
 import { type KubectlOptions, type LogLine, type Namespace, ROOT, type SeenPass } from "./world.ts";
 
 const CLUSTER_NAME = "local";
-const CRDS = ["virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools"];
+const CRDS = ["kubevirts", "virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools"];
 const REQUEST_TIMEOUT_MS = 30_000;
 const READY_TIMEOUT_MS = 60_000;
 const POLL_MS = 100;

@@ -27,7 +27,14 @@ export const WORLD_TIMEOUT_MS = 30 * 60_000;
 const CLUSTER_NAME = "local";
 /** The same cluster, of which passes only plan. */
 const OBSERVED_NAME = "observed";
-const CRDS = ["virtualmachines", "virtualmachineinstances", "datavolumes", "virtualmachinepools", "podmetrics"];
+const CRDS = [
+  "kubevirts",
+  "virtualmachines",
+  "virtualmachineinstances",
+  "datavolumes",
+  "virtualmachinepools",
+  "podmetrics",
+];
 const REQUEST_TIMEOUT_MS = 30_000;
 /** What the functions log when something happens that should not. */
 const FAULTS = new Set(["pass failed", "function failed", "resync failed", "dead letter", "message is not a wake-up"]);

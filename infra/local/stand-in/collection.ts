@@ -28,6 +28,8 @@ export interface Collection<T extends Stored> extends Following {
   patch(object: T, body: PatchBody, subresource?: "status"): Promise<T | undefined>;
   /** Puts the whole status in place of that of `object`, nulls included, which a merge patch would drop. */
   replaceStatus(object: T, change: StatusChange): Promise<T | undefined>;
+  /** Puts the whole spec in place of that of `object`. */
+  replaceSpec(object: T, spec: object): Promise<T | undefined>;
   /** Deletes just this incarnation of the object; when it is gone already, that is success. */
   remove(object: T, options?: { readonly gracePeriodSeconds: number }): Promise<void>;
 }
@@ -92,11 +94,13 @@ function createWrites<T extends Stored>(options: WriteOptions<T>) {
       const metadata = { uid, resourceVersion, ...body.metadata };
       return sendPatch(objectPath(kind, object, subresource), "merge-patch", { ...body, metadata });
     },
+    replaceSpec(object: T, spec: object) {
+      const change = { op: "replace", path: "/spec", value: spec };
+      return sendPatch(objectPath(kind, object), "json-patch", [...unchanged(object), change]);
+    },
     replaceStatus(object: T, { status, labels, subresource }: StatusChange) {
-      const { uid, resourceVersion } = object.metadata;
       return sendPatch(objectPath(kind, object, subresource), "json-patch", [
-        { op: "replace", path: "/metadata/uid", value: uid },
-        { op: "replace", path: "/metadata/resourceVersion", value: resourceVersion },
+        ...unchanged(object),
         ...(labels === undefined ? [] : [{ op: "add", path: "/metadata/labels", value: labels }]),
         { op: "add", path: "/status", value: status },
       ]);
@@ -114,4 +118,12 @@ function createWrites<T extends Stored>(options: WriteOptions<T>) {
       }
     },
   };
+}
+
+/** Operations that make a JSON patch apply only to this state of the object. */
+function unchanged({ metadata: { uid, resourceVersion } }: Stored): readonly object[] {
+  return [
+    { op: "replace", path: "/metadata/uid", value: uid },
+    { op: "replace", path: "/metadata/resourceVersion", value: resourceVersion },
+  ];
 }

@@ -13,6 +13,8 @@ import {
 } from "./objects.ts";
 import type { World } from "./world.ts";
 
+/** On a DataVolume: it may take over a claim of its name. KubeVirt says so on each one that it makes from a template. */
+export const CLAIM_ADOPTION_ANNOTATION = "cdi.kubevirt.io/allowClaimAdoption";
 /** The API server's own, on every claim. */
 const CLAIM_FINALIZER = "kubernetes.io/pvc-protection";
 const SIZE_DEFAULT = "1Gi";
@@ -39,9 +41,10 @@ export async function syncDataVolume(world: World, key: string): Promise<void> {
   if (claim === undefined) return createClaim(world, dataVolume);
   if (isDeleting(claim)) return;
   const owner = controllerOf(claim);
-  if (owner === undefined) return adoptClaim(world, dataVolume, claim);
+  const mayAdopt = dataVolume.metadata.annotations[CLAIM_ADOPTION_ANNOTATION] === "true";
+  if (owner === undefined && mayAdopt) return adoptClaim(world, dataVolume, claim);
   // Somebody else's claim is in the way.
-  if (owner.uid !== dataVolume.metadata.uid) return reportPhase(world, dataVolume, "Pending", undefined);
+  if (owner?.uid !== dataVolume.metadata.uid) return reportPhase(world, dataVolume, "Pending", undefined);
   if (claim.status.phase !== "Bound") return bindClaim(world, claim);
   return importStep(world, dataVolume);
 }

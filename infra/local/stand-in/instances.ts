@@ -1,6 +1,8 @@
 /** Brings one instance through its phases, with its launcher pod; follows it to its end. Never creates an instance. */
 
+import { isDeepStrictEqual } from "node:util";
 import { launcherName, launcherPod, launcherStatus } from "./launcher.ts";
+import { sizeStatus } from "./live-update.ts";
 import { isOurNode, nodeFor } from "./nodes.ts";
 import { type Condition, type Instance, isDeleting, isTrue, keyOf, type Pod, refreshed, timestamp } from "./objects.ts";
 import { type Behaviour, behaviourOf, type Step } from "./pace.ts";
@@ -36,9 +38,10 @@ const UNSCHEDULABLE = {
 } as const;
 const LIVE_MIGRATABLE = { type: "LiveMigratable", status: "True" } as const;
 
-/** The status that an instance is created with. */
-export function firstInstanceStatus(nowMs: number): object {
+/** The status that an instance of that spec is created with. */
+export function firstInstanceStatus(spec: object, nowMs: number): object {
   return {
+    ...sizeStatus(spec, undefined),
     phase: "Pending",
     conditions: [{ ...GUEST_NOT_RUNNING, lastProbeTime: null, lastTransitionTime: timestamp(nowMs) }],
     phaseTransitionTimestamps: [{ phase: "Pending", phaseTransitionTimestamp: timestamp(nowMs) }],
@@ -115,8 +118,18 @@ async function keepRunning(world: World, instance: Instance, pod: Pod | undefine
   const isReady = delayMs === 0;
   if (!isReady && Number.isFinite(delayMs)) world.addAfter("instance", keyOf(instance), delayMs);
   if (isTrue(pod.status.conditions, "Ready") !== isReady) await reportPod(world, instance, pod, isReady);
-  if (isTrue(instance.status.conditions, "Ready") === isReady) return;
+  if (isTrue(instance.status.conditions, "Ready") === isReady) return resize(world, instance);
   await setConditions(world, instance, [isReady ? READY : GUEST_NOT_READY]);
+}
+
+/** The status follows a spec that has changed in size, when the guest has it. */
+async function resize(world: World, instance: Instance): Promise<void> {
+  const { metadata, spec, status } = instance;
+  const size = sizeStatus(spec, status["memory"]);
+  if (Object.entries(size).every(([field, value]) => isDeepStrictEqual(status[field], value))) return;
+  const remainingMs = world.pacer.remainingMs(metadata.uid, JSON.stringify(size), "resize");
+  if (remainingMs > 0) return world.addAfter("instance", keyOf(instance), remainingMs);
+  await world.instances.replaceStatus(instance, { status: { ...status, ...size } });
 }
 
 async function fail(world: World, instance: Instance): Promise<void> {

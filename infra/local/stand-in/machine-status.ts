@@ -1,6 +1,8 @@
 /** What a machine's status should say, given its instance and disks. Pure. */
 import { isDeepStrictEqual } from "node:util";
+import { canonicalJson } from "../../../shared/planning/json.ts";
 import { isFinal } from "./instances.ts";
+import { planLiveUpdate, type Rollout } from "./live-update.ts";
 import { type Condition, type Instance, isDeleting, isTrue, type Machine, refreshed, timestamp } from "./objects.ts";
 import { hash } from "./pace.ts";
 import { isFirstRequestDone, planRun, runStrategyOf } from "./run-strategy.ts";
@@ -18,6 +20,7 @@ export interface StatusInput {
   readonly machine: Machine;
   readonly instance: Instance | undefined;
   readonly disks: Disks;
+  readonly rollout: Rollout;
   readonly startBackoffMs: number;
   readonly nowMs: number;
 }
@@ -54,14 +57,17 @@ function generationsOf(machine: Machine, instance: Instance | undefined): Record
   const startedFrom = Number(instance.metadata.annotations[ANNOTATION_GENERATION] ?? 0);
   const { generation } = machine.metadata;
   return {
-    observedGeneration: isOutdated(machine, instance) ? startedFrom : generation,
+    observedGeneration: templateDigest(machine) === instance.status.templateDigest ? generation : startedFrom,
     desiredGeneration: generation,
   };
 }
 
-/** Whether the running instance is not what the machine's template says now. */
-function isOutdated(machine: Machine, instance: Instance): boolean {
-  return !isDeepStrictEqual(machine.spec.template.spec, instance.spec);
+/**
+ * Tells the machine's present template from that of the start, as KubeVirt does for `observedGeneration`: labels and annotations
+ * count there, and a live change does not bring it up. KubeVirt keeps the whole template, in a ControllerRevision.
+ */
+export function templateDigest(machine: Machine): string {
+  return hash(canonicalJson(machine.spec.template)).toString(16);
 }
 
 /** The annotation that an instance gets at its start. */
@@ -112,21 +118,15 @@ function conditionsOf(input: StatusInput): Condition[] {
   const copied = (instance?.status.conditions ?? []).filter(({ type }) => !OWN_CONDITIONS.includes(type));
   // Without an instance the copies of the last one stay, as in KubeVirt.
   const kept = instance === undefined ? present.filter(({ type }) => !OWN_CONDITIONS.includes(type)) : copied;
-  const restart: Condition[] =
-    instance !== undefined && !isFinal(instance) && isOutdated(machine, instance)
-      ? [
-          refreshed(
-            present,
-            {
-              type: "RestartRequired",
-              status: "True",
-              message: "the template differs from what the running instance was started with",
-            },
-            nowMs,
-          ),
-        ]
-      : [];
-  return [readyCondition(present, instance, nowMs), ...kept, ...own, ...restart];
+  return [readyCondition(present, instance, nowMs), ...kept, ...own, ...restartCondition(input)];
+}
+
+function restartCondition({ machine, instance, rollout, nowMs }: StatusInput): Condition[] {
+  if (instance === undefined || isFinal(instance)) return [];
+  const message = planLiveUpdate(machine, instance, rollout).restart;
+  if (message === undefined) return [];
+  const wanted = { type: "RestartRequired", status: "True", message };
+  return [refreshed(machine.status.conditions ?? [], wanted, nowMs)];
 }
 
 function readyCondition(present: readonly Condition[], instance: Instance | undefined, nowMs: number): Condition {

@@ -1,7 +1,9 @@
 /** Keeps what one virtual machine asks for: its finalizer, disks, instance and status. Never touches its spec, but to switch it on. */
 
+import { CLAIM_ADOPTION_ANNOTATION } from "./data-volumes.ts";
 import { firstInstanceStatus, INSTANCE_FINALIZER, isFinal } from "./instances.ts";
-import { type Disks, generationAnnotation, planStatus } from "./machine-status.ts";
+import { planLiveUpdate, specAtStart } from "./live-update.ts";
+import { type Disks, generationAnnotation, planStatus, templateDigest } from "./machine-status.ts";
 import {
   controllerOf,
   controllerReference,
@@ -32,6 +34,7 @@ export async function syncMachine(world: World, key: string): Promise<void> {
   // A failed start has to be counted before its instance goes.
   if (instance !== undefined && isFinal(instance)) machine = await reportStatus(world, machine);
   machine = await applyStep(world, machine, planRun(machine, instance, world.now()));
+  await updateInstance(world, machine);
   await reportStatus(world, machine);
 }
 
@@ -57,7 +60,10 @@ async function ensureFinalizer(world: World, machine: Machine): Promise<Machine>
   return patched ?? machine;
 }
 
-/** The DataVolumes of the machine's templates; one of the name that nobody owns becomes the machine's. */
+/**
+ * The DataVolumes of the machine's templates; one of the name that nobody controls becomes the machine's. One that another
+ * controls, be it a machine that is gone, is left alone; as in KubeVirt the machine starts with it nevertheless.
+ */
 async function ensureDisks(world: World, machine: Machine): Promise<void> {
   const { namespace, uid } = machine.metadata;
   const owner = controllerReference(MACHINES, machine);
@@ -68,13 +74,13 @@ async function ensureDisks(world: World, machine: Machine): Promise<void> {
       const metadata = {
         name,
         labels: { ...labels, "kubevirt.io/created-by": uid },
-        annotations,
+        annotations: { [CLAIM_ADOPTION_ANNOTATION]: "true", ...annotations },
         ownerReferences: [owner],
       };
       await world.dataVolumes.create(namespace, { metadata, spec: template.spec });
     } else if (controllerOf(present) === undefined && !isDeleting(present)) {
-      const ownerReferences = [...present.metadata.ownerReferences, owner];
-      await world.dataVolumes.patch(present, { metadata: { ownerReferences } });
+      // KubeVirt adopts by a merge patch, which replaces the list: owners that control nothing are lost.
+      await world.dataVolumes.patch(present, { metadata: { ownerReferences: [owner] } });
     }
   }
 }
@@ -83,7 +89,7 @@ async function ensureDisks(world: World, machine: Machine): Promise<void> {
 async function adoptInstance(world: World, machine: Machine): Promise<void> {
   const instance = world.instances.get(keyOf(machine));
   if (instance === undefined || isDeleting(instance) || controllerOf(instance) !== undefined) return;
-  const ownerReferences = [...instance.metadata.ownerReferences, controllerReference(MACHINES, machine)];
+  const ownerReferences = [controllerReference(MACHINES, machine)];
   await world.instances.patch(instance, { metadata: { ownerReferences } });
 }
 
@@ -123,7 +129,8 @@ async function startInstance(world: World, machine: Machine): Promise<void> {
   // An instance of the name that belongs to another machine has to go first.
   if (disksOf(world, machine) !== "ready" || world.instances.get(keyOf(machine)) !== undefined) return;
   const { name, namespace } = machine.metadata;
-  const { metadata, spec } = machine.spec.template;
+  const { metadata } = machine.spec.template;
+  const spec = specAtStart(machine, world.rollout());
   await world.instances.create(namespace, {
     metadata: {
       name,
@@ -132,9 +139,21 @@ async function startInstance(world: World, machine: Machine): Promise<void> {
       finalizers: [INSTANCE_FINALIZER],
       ownerReferences: [controllerReference(MACHINES, machine)],
     },
-    spec: spec ?? {},
-    status: firstInstanceStatus(world.now()),
+    spec,
+    status: { ...firstInstanceStatus(spec, world.now()), templateDigest: templateDigest(machine) },
   });
+}
+
+/** Brings what a running instance can take of a changed template into its spec, a moment later. */
+async function updateInstance(world: World, machine: Machine): Promise<void> {
+  const instance = instanceOf(world, machine);
+  if (instance === undefined || isDeleting(instance) || isFinal(instance)) return;
+  const { spec } = planLiveUpdate(machine, instance, world.rollout());
+  if (spec === undefined) return;
+  const generation = String(machine.metadata.generation);
+  const remainingMs = world.pacer.remainingMs(instance.metadata.uid, generation, "liveUpdate");
+  if (remainingMs > 0) return world.addAfter("machine", keyOf(machine), remainingMs);
+  await world.instances.replaceSpec(instance, spec);
 }
 
 async function reportStatus(world: World, machine: Machine): Promise<Machine> {
@@ -142,6 +161,7 @@ async function reportStatus(world: World, machine: Machine): Promise<Machine> {
     machine,
     instance: instanceOf(world, machine),
     disks: disksOf(world, machine),
+    rollout: world.rollout(),
     startBackoffMs: world.startBackoffMs,
     nowMs: world.now(),
   });

@@ -82,6 +82,8 @@ const instanceSchema = z.object({
   status: z
     .looseObject({
       phase: z.string().default("Pending"),
+      /** The stand-in's own: of the template that the instance was started from. */
+      templateDigest: z.string().optional(),
       conditions: z.array(conditionSchema).default([]),
       phaseTransitionTimestamps: z
         .array(z.looseObject({ phase: z.string(), phaseTransitionTimestamp: z.string().nullish() }))
@@ -135,6 +137,18 @@ const volumesSchema = z.object({ volumes: z.array(volumeSchema).nullish() }).cat
 
 const poolSchema = z.object({ metadata: metadataSchema });
 
+const kubeVirtSchema = z.object({
+  metadata: metadataSchema,
+  spec: z
+    .object({
+      configuration: z
+        .object({ vmRolloutStrategy: z.enum(["LiveUpdate", "Stage"]).nullish() })
+        .nullish()
+        .transform((configuration) => configuration ?? {}),
+    })
+    .prefault({}),
+});
+
 export type Metadata = z.infer<typeof metadataSchema>;
 export type OwnerReference = z.infer<typeof ownerSchema>;
 export type Condition = z.infer<typeof conditionSchema>;
@@ -144,6 +158,7 @@ export type DataVolume = z.infer<typeof dataVolumeSchema>;
 export type Claim = z.infer<typeof claimSchema>;
 export type Pod = z.infer<typeof podSchema>;
 export type Pool = z.infer<typeof poolSchema>;
+export type KubeVirt = z.infer<typeof kubeVirtSchema>;
 
 export interface Stored {
   readonly metadata: Metadata;
@@ -196,6 +211,13 @@ export const POOLS: Kind<Pool> = {
   kind: "VirtualMachinePool",
   plural: "virtualmachinepools",
   schema: poolSchema,
+};
+
+export const KUBEVIRTS: Kind<KubeVirt> = {
+  apiVersion: "kubevirt.io/v1",
+  kind: "KubeVirt",
+  plural: "kubevirts",
+  schema: kubeVirtSchema,
 };
 
 /** `namespace/name`. */

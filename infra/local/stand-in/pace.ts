@@ -1,7 +1,7 @@
-/** How long each step of the stand-in takes, and what an instance was told to do instead of starting. Pure. */
+/** How long each step of the stand-in takes, and how an instance was told to fail. Pure. */
 import type { Instance } from "./objects.ts";
 
-/** On the template of the instance, or on the instance itself: how it fails to start. */
+/** On the template of the instance, or on the instance itself: how it fails. */
 export const BEHAVIOUR_ANNOTATION = "stand-in.vmpool-functions/behaviour";
 
 /** Means; each object deviates by up to a third, always by the same amount. */
@@ -11,6 +11,10 @@ const LAG_MS = {
   boot: 600,
   shutDown: 300,
   importStep: 400,
+  /** Until a change of the template shows in the spec of a running instance. */
+  liveUpdate: 500,
+  /** Until the guest has it, which takes a migration. */
+  resize: 900,
 } as const;
 
 export type Step = keyof typeof LAG_MS;
@@ -21,6 +25,8 @@ export interface Behaviour {
   readonly neverReady: boolean;
   readonly crashLoop: boolean;
   readonly unschedulable: boolean;
+  /** Changes of the template that the instance could take do not reach it, and nobody says so. */
+  readonly ignoresLiveUpdate: boolean;
   /** How long after its creation the instance becomes ready; 0 for as soon as it runs. */
   readonly readyAfterSeconds: number;
 }
@@ -33,6 +39,7 @@ export function behaviourOf(instance: Instance): Behaviour {
     neverReady: words.includes("never-ready"),
     crashLoop: words.includes("crash-loop"),
     unschedulable: words.includes("unschedulable"),
+    ignoresLiveUpdate: words.includes("ignore-live-update"),
     readyAfterSeconds: slow === undefined ? 0 : Number(slow.slice("slow:".length)),
   };
 }
@@ -54,18 +61,19 @@ export function hash(text: string): number {
 
 /** Remembers since when an object is in its present state, for as long as the stand-in runs. */
 export interface Pacer {
-  /** How long it still takes until the object has been in `state` for the time of `step`; 0 when it has. */
+  /** How long it still takes until the object has been in `state`, one at a time for each step, for the time of `step`; 0 when it has. */
   remainingMs(uid: string, state: string, step: Step): number;
   forget(uid: string): void;
 }
 
 export function createPacer(now: () => number): Pacer {
-  const since = new Map<string, { readonly state: string; readonly atMs: number }>();
+  const since = new Map<string, Map<Step, { readonly state: string; readonly atMs: number }>>();
   return {
     remainingMs(uid, state, step) {
-      const known = since.get(uid);
+      const steps = since.get(uid) ?? new Map();
+      const known = steps.get(step);
       const entry = known?.state === state ? known : { state, atMs: now() };
-      since.set(uid, entry);
+      since.set(uid, steps.set(step, entry));
       return Math.max(0, entry.atMs + lagMs(step, uid) - now());
     },
     forget(uid) {

@@ -1,6 +1,7 @@
 /** The stand-in for KubeVirt and CDI around a pool: plays their part towards the API server, without any guest. */
 import type { Connection } from "../../../shared/clusters/connection.ts";
 import { syncClaim, syncDataVolume } from "./data-volumes.ts";
+import { ensureInstallation } from "./installation.ts";
 import { syncInstance } from "./instances.ts";
 import { syncMachine } from "./machines.ts";
 import { syncMetrics } from "./metrics.ts";
@@ -49,6 +50,7 @@ export async function startStandIn(options: StandInOptions): Promise<StandIn> {
   const stopping = new AbortController();
   const signal = AbortSignal.any([options.signal, stopping.signal]);
   const onError = warnOncePerKind(log);
+  await ensureInstallation(connection, signal);
   let isSynced = false;
   const queue: WorkQueue = createWorkQueue({
     concurrencyMax: CONCURRENCY_MAX,
@@ -66,7 +68,8 @@ export async function startStandIn(options: StandInOptions): Promise<StandIn> {
     addAfter: (part, key, delayMs) => queue.addAfter(`${part} ${key}`, delayMs),
   });
   const nodes = keepNodes({ connection, signal, now, onError });
-  const following = [world.machines, world.instances, world.dataVolumes, world.claims, world.pods, world.pools, nodes];
+  const { machines, instances, dataVolumes, claims, pods, pools, kubeVirts } = world;
+  const following = [machines, instances, dataVolumes, claims, pods, pools, kubeVirts, nodes];
   const stop = async () => {
     stopping.abort(new Error("the stand-in stops"));
     await Promise.all([queue.stop(), ...following.map(({ ended }) => ended)]);

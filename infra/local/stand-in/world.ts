@@ -3,6 +3,7 @@ import type { Connection } from "../../../shared/clusters/connection.ts";
 import { type AddressBook, createAddressBook } from "./addresses.ts";
 import { type Collection, createCollection } from "./collection.ts";
 import { launcherName } from "./launcher.ts";
+import type { Rollout } from "./live-update.ts";
 import { cpuPercentOf, type Metrics, openMetrics } from "./metrics.ts";
 import {
   CLAIMS,
@@ -14,6 +15,8 @@ import {
   INSTANCES,
   type Instance,
   type Kind,
+  KUBEVIRTS,
+  type KubeVirt,
   keyOf,
   MACHINES,
   type Machine,
@@ -43,9 +46,12 @@ export interface World {
   readonly claims: Collection<Claim>;
   readonly pods: Collection<Pod>;
   readonly pools: Collection<Pool>;
+  readonly kubeVirts: Collection<KubeVirt>;
   readonly metrics: Metrics;
   readonly pacer: Pacer;
   readonly addresses: AddressBook;
+  /** How changes of templates reach running instances at present. */
+  readonly rollout: () => Rollout;
   readonly now: () => number;
   /** First pause after a failed start, in milliseconds; it grows with the square of the failures. */
   readonly startBackoffMs: number;
@@ -108,7 +114,36 @@ export function openWorld(options: WorldOptions): World {
     add("metrics", keyOf(pod));
     if (pod.status.podIP !== "") addresses.note(owner.uid, pod.status.podIP);
   });
-  const pools = createCollection({
+  const pools = openPools(options, machines, instances);
+  const rollout = () => rolloutOf([...kubeVirts.all()].at(0));
+  const kubeVirts = open(KUBEVIRTS, () => {
+    for (const machine of machines.all()) add("machine", keyOf(machine));
+  });
+  return {
+    machines,
+    instances,
+    dataVolumes,
+    claims,
+    pods,
+    pools,
+    kubeVirts,
+    rollout,
+    metrics,
+    pacer,
+    addresses,
+    now,
+    startBackoffMs,
+    addAfter,
+  };
+}
+
+/** Pools matter for the load of their machines only. */
+function openPools(
+  { connection, signal, onError, add }: WorldOptions,
+  machines: Collection<Machine>,
+  instances: Collection<Instance>,
+): Collection<Pool> {
+  return createCollection({
     connection,
     kind: POOLS,
     signal,
@@ -121,20 +156,6 @@ export function openWorld(options: WorldOptions): World {
       }
     },
   });
-  return {
-    machines,
-    instances,
-    dataVolumes,
-    claims,
-    pods,
-    pools,
-    metrics,
-    pacer,
-    addresses,
-    now,
-    startBackoffMs,
-    addAfter,
-  };
 }
 
 /** Everything there is to look at. */
@@ -144,6 +165,11 @@ export function* keysOfAll(world: World): Generator<readonly [Part, string]> {
   for (const dataVolume of world.dataVolumes.all()) yield ["dataVolume", keyOf(dataVolume)];
   for (const claim of world.claims.all()) yield ["claim", keyOf(claim)];
   for (const pod of world.pods.all()) yield ["metrics", keyOf(pod)];
+}
+
+/** LiveUpdate unless said otherwise, as since KubeVirt 1.5; without an installation nothing is live. */
+function rolloutOf(kubeVirt: KubeVirt | undefined): Rollout {
+  return kubeVirt === undefined ? "Stage" : (kubeVirt.spec.configuration.vmRolloutStrategy ?? "LiveUpdate");
 }
 
 /** Whether this incarnation of the object is in the collection. */
