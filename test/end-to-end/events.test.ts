@@ -166,7 +166,7 @@ describe("an illegal pool", () => {
   });
 
   it("is let into a namespace without validation, and held there with what is wrong", async () => {
-    const namespace = await world.aNamespace({ [ADMISSION_LABEL]: "off" });
+    const namespace = await world.aNamespace(undefined, { [ADMISSION_LABEL]: "off" });
     await namespace.create(aPool(POOL, { replicas: 2, matchLabels: { app: "db" } }));
     await eventually(async () => {
       const pool = await namespace.pool(POOL);
