@@ -104,8 +104,8 @@ export interface ClusterUse {
   aNamespace(test?: Finishing, labels?: Readonly<Record<string, string>>): Promise<Namespace>;
   /** The namespace of that name, which stays. */
   namespace(name: string): Namespace;
-  /** Ends the API server by SIGKILL and starts it again at its address. */
-  restartApiServer(): Promise<void>;
+  /** Ends the API server by SIGKILL and starts it again at its address, after a while if that is given. */
+  restartApiServer(awayMs?: number): Promise<void>;
   /** Stops everything; throws when a function has failed for a reason that it did not know. */
   stop(): Promise<void>;
 }
@@ -233,12 +233,13 @@ function restartableApiServer(server: string, connection: Connection) {
   const itsFlag = `--secure-port=${new URL(server).port} `;
   let restarted: ChildProcess | undefined;
   return {
-    async restart() {
+    async restart(awayMs = 0) {
       const [entry] = processesWith(itsFlag);
       if (entry === undefined) throw new Error("there is no API server");
       const [command = "", ...args] = entry.command.split(" ");
       process.kill(entry.pid, "SIGKILL");
       while (processesWith(itsFlag).length > 0) await sleep(POLL_MS);
+      await sleep(awayMs);
       restarted = spawn(command, args, { env: { PATH: "/usr/bin:/bin" }, stdio: "ignore" });
       await untilServing(connection);
     },
