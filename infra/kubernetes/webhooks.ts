@@ -1,4 +1,5 @@
 /** The webhook configurations that a cluster needs to tell the functions of changes. Used for the local cluster and by the cluster command. */
+import { OWN_GROUP } from "../../shared/events/changes.ts";
 
 export interface WebhookTarget {
   /** `https://<host>/clusters/<name>/admission/<token>`: https, no query. */
@@ -11,8 +12,6 @@ export interface WebhookTarget {
 export const ADMISSION_LABEL = "vmpool-functions/admission";
 /** The names of the two configurations: one validates pools, the other gives notice of everything else. */
 export const WEBHOOK_CONFIGURATIONS = ["vmpool-functions-validation", "vmpool-functions-notices"] as const;
-/** The functions' own identity: a pass ends with another look, so its writes to machines need no notice. */
-const OWN_GROUP = "vmpool-functions";
 
 /** What all our webhooks have in common: they never hold up a write for longer than a second, nor fail one. */
 function common({ url, caBundle }: WebhookTarget) {

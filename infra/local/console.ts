@@ -70,17 +70,19 @@ export function createConsole(out: WriteStream | NodeJS.WriteStream, err: NodeJS
         line(`  … ${step}${said} (${seconds})`);
       } else if (phase === "begun") plainAt = 0;
     },
-    pass({ namespace, name }, { decisions, failures, unreadable }, wouldOnly) {
+    pass({ namespace, name }, { decisions, failures, unreadable, view }, wouldOnly) {
       const told = decisions.filter((decision) => !decision.startsWith("write the claim"));
       const problems =
         unreadable === undefined ? failures : [`${unreadable.what} cannot be read: ${unreadable.failure.message}`];
-      const text = [...told, ...problems.map((problem) => `failed: ${problem}`)];
+      const reasons = new Set(view?.plan.reasons);
+      const said = told.map((decision) => (wouldOnly && !reasons.has(decision) ? `would ${decision}` : decision));
+      // What holds in every look of a pass is one line.
+      const text = [...new Set([...said, ...problems.map((problem) => `failed: ${problem}`)])];
       const key = `${namespace}/${name}`;
       if (shown.get(key) === text.join("\n")) return;
       if (shown.size >= REMEMBERED_MAX) shown.clear();
       shown.set(key, text.join("\n"));
-      for (const entry of text.slice(0, LINES_A_PASS_MAX))
-        line(`${clock()}  ${key}  ${wouldOnly ? "would " : ""}${entry}`);
+      for (const entry of text.slice(0, LINES_A_PASS_MAX)) line(`${clock()}  ${key}  ${entry}`);
       if (text.length > LINES_A_PASS_MAX) line(`${clock()}  ${key}  … and ${text.length - LINES_A_PASS_MAX} more`);
     },
   };

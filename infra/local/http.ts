@@ -50,7 +50,7 @@ function answer(
     return;
   }
   request.resume();
-  const title = "a bearer token is needed: it is in the file token";
+  const title = "a bearer token is needed: the file token of the session's folder (--dir) holds it";
   response.writeHead(401, { "content-type": "application/problem+json", "www-authenticate": "Bearer" });
   response.end(JSON.stringify({ type: "about:blank", status: 401, title }));
 }

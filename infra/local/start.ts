@@ -12,12 +12,11 @@ import { isRecord } from "../../shared/planning/json.ts";
 import { parsePool } from "../../shared/planning/model.ts";
 import { environment } from "../../shared/runtime/config.ts";
 import { describeError, type Fields, type Logger } from "../../shared/runtime/logger.ts";
-import { WEBHOOK_CONFIGURATIONS } from "../kubernetes/webhooks.ts";
+import { startLocalCluster } from "./cluster.ts";
 import { type Console, createConsole } from "./console.ts";
 import { findBinaries } from "./control-plane/binaries.ts";
-import { type ControlPlane, startControlPlane } from "./control-plane/control-plane.ts";
 import { writeAtomically } from "./control-plane/files.ts";
-import { applyManifests, readManifests, waitForCrds } from "./control-plane/manifests.ts";
+import { readManifests } from "./control-plane/manifests.ts";
 import { beginStep } from "./control-plane/progress.ts";
 import { SetupError } from "./control-plane/setup-error.ts";
 import { type EventsListener, listenForEvents } from "./events-listener.ts";
@@ -29,14 +28,6 @@ import { startStandIn } from "./stand-in/stand-in.ts";
 const CLUSTER_NAME = "local";
 const DEPLOYMENT = "local";
 const EXAMPLE = "infra/examples/vm-pool-cirros.yaml";
-const CRDS = [
-  "kubevirts",
-  "virtualmachines",
-  "virtualmachineinstances",
-  "datavolumes",
-  "virtualmachinepools",
-  "podmetrics",
-];
 const POOL_PATH = "/apis/pool.kubevirt.io/v1beta1/namespaces/default/virtualmachinepools";
 const POOL_NAME = "vm-pool-cirros";
 const READY_TIMEOUT_MS = 120_000;
@@ -119,12 +110,12 @@ async function serve(session: Session): Promise<number> {
   session.cleanups.push(() => http.close());
   const cluster =
     options.kubeconfig === undefined
-      ? await startLocalCluster(session, dir)
+      ? await startOwnCluster(session, dir)
       : await useCluster(session, options.kubeconfig);
   const runtime = await startFunctions(session, { dir, cluster });
   session.cleanups.push(() => runtime.stop());
   routes = runtime.routes;
-  await connectEvents(session, cluster, runtime);
+  cluster.events?.serve(runtime.eventRoutes);
   if (options.example) await createExample(cluster.connection, signal);
   const good = options.example ? await showPool(session, cluster.connection) : true;
   ready = true;
@@ -134,6 +125,7 @@ async function serve(session: Session): Promise<number> {
 }
 
 interface ServedCluster {
+  /** The functions' own. */
   readonly access: ClusterAccess;
   readonly connection: Connection;
   readonly died: Promise<string>;
@@ -141,28 +133,12 @@ interface ServedCluster {
   readonly events: EventsListener | undefined;
 }
 
-async function startLocalCluster({ options, shown, signal, cleanups }: Session, dir: string): Promise<ServedCluster> {
+async function startOwnCluster({ options, shown, signal, cleanups }: Session, dir: string): Promise<ServedCluster> {
   const onProgress = shown.progress;
   const binaries = await findBinaries({ env: environment, onProgress, signal });
-  const crds = (await Promise.all(CRDS.map((name) => readManifests(`infra/local/crds/${name}.yaml`)))).flat();
   const events = options.webhooks ? await listenForEvents(dir, CLUSTER_NAME) : undefined;
   if (events !== undefined) cleanups.push(() => events.close());
-  const plane: ControlPlane = await startControlPlane({
-    dir,
-    extraApiserverFlags: events?.apiserverFlags ?? [],
-    binaries,
-    onProgress,
-    signal,
-    beforeControllers: async (access, inner) => {
-      const connection = openConnection(access);
-      try {
-        await applyManifests(connection, crds, { signal: inner });
-        await waitForCrds(connection, crds, { signal: inner });
-      } finally {
-        await connection.close();
-      }
-    },
-  });
+  const plane = await startLocalCluster({ dir, binaries, events, onProgress, signal });
   cleanups.push(() => plane.stop());
   const connection = openConnection(plane.access);
   cleanups.push(() => connection.close());
@@ -173,7 +149,7 @@ async function startLocalCluster({ options, shown, signal, cleanups }: Session, 
     cleanups.push(() => standIn.stop());
     step.finish();
   }
-  return { access: plane.access, connection, died: plane.died, events };
+  return { access: plane.functionsAccess, connection, died: plane.died, events };
 }
 
 /** Creates the example pool unless it is there: a pool that somebody has changed since stays as it is. */
@@ -232,23 +208,6 @@ async function startFunctions(
     logger: createFileLogger(join(dir, "logs", "functions.log")),
     onPass: (key, result) => shown.pass(key, result, !options.act),
   });
-}
-
-/** From here on the API server tells the functions of changes; without webhooks, what an earlier start left is removed. */
-async function connectEvents(
-  { options, signal }: Session,
-  { connection, events }: ServedCluster,
-  runtime: LocalRuntime,
-): Promise<void> {
-  if (options.kubeconfig !== undefined) return;
-  if (events !== undefined) {
-    events.serve(runtime.eventRoutes);
-    return applyManifests(connection, events.manifests, { signal });
-  }
-  for (const name of WEBHOOK_CONFIGURATIONS) {
-    const path = `/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/${name}`;
-    await connection.send({ method: "DELETE", path, signal });
-  }
 }
 
 /** Follows the example pool until it is as wanted; false when it does not get there in time. */

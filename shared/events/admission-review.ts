@@ -1,6 +1,6 @@
 /** AdmissionReview (admission.k8s.io/v1): the form that the API server sends and expects. Judges nothing. */
 import * as z from "zod";
-import { type Change, changedKind } from "./changes.ts";
+import { type Change, changedKind, isOwnWrite } from "./changes.ts";
 
 export const admissionReviewSchema = z.object({
   apiVersion: z.literal("admission.k8s.io/v1"),
@@ -20,17 +20,14 @@ export const admissionReviewSchema = z.object({
 });
 export type AdmissionRequest = z.output<typeof admissionReviewSchema>["request"];
 
-/** Members of this group are the functions themselves. */
-const OWN_GROUP = "vmpool-functions";
-
 /** The change that a request announces; undefined when it is a dry run, not of our kinds, or our own write to a machine. */
 export function changeOf(request: AdmissionRequest): Change | undefined {
   const kind = changedKind(request.resource.group, request.resource.resource);
   if (kind === undefined || request.namespace === undefined || request.dryRun === true) return undefined;
-  const isOwn = request.userInfo?.groups?.includes(OWN_GROUP) === true;
-  if (isOwn && (kind === "vm" || kind === "instance")) return undefined;
-  const { namespace, object, oldObject } = request;
-  return { kind, namespace, name: request.name === "" ? undefined : request.name, object, oldObject };
+  if (isOwnWrite(kind, request.userInfo?.groups)) return undefined;
+  const { namespace, object, oldObject, subResource } = request;
+  const name = request.name === "" ? undefined : request.name;
+  return { kind, namespace, name, statusOnly: subResource === "status", object, oldObject };
 }
 
 export interface AdmissionAnswer {

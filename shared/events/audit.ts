@@ -1,6 +1,6 @@
 /** Audit events (audit.k8s.io/v1) as the API server's webhook backend sends them. A hint each: bodies are not needed. */
 import * as z from "zod";
-import { type Change, changedKind } from "./changes.ts";
+import { type Change, changedKind, isOwnWrite } from "./changes.ts";
 
 export const eventListSchema = z.object({
   apiVersion: z.literal("audit.k8s.io/v1"),
@@ -27,7 +27,6 @@ const auditEventSchema = z.object({
 });
 
 const WRITE_VERBS = new Set(["create", "update", "patch", "delete", "deletecollection"]);
-const OWN_GROUP = "vmpool-functions";
 
 /** The change that an audit event tells of; `ignored` when it tells of none that matters, `bad` when it is not an audit event. */
 export function readAuditEvent(event: unknown): Change | "ignored" | "bad" {
@@ -40,11 +39,9 @@ export function readAuditEvent(event: unknown): Change | "ignored" | "bad" {
   const { namespace, name } = objectRef ?? {};
   // A collection has no name: what it was about is left to resync.
   if (kind === undefined || namespace === undefined || name === undefined) return "ignored";
-  const isOwn = user?.groups?.includes(OWN_GROUP) === true;
-  if (isOwn && (kind === "vm" || kind === "instance")) return "ignored";
-  // A status hides no machine from the selector, so it needs no wide look; without bodies every heartbeat is told.
-  const isStatus = kind === "vm" && objectRef?.subresource === "status";
-  return { kind: isStatus ? "instance" : kind, namespace, name, object: undefined, oldObject: undefined };
+  if (isOwnWrite(kind, user?.groups)) return "ignored";
+  const statusOnly = objectRef?.subresource === "status";
+  return { kind, namespace, name, statusOnly, object: undefined, oldObject: undefined };
 }
 
 function isDryRun(requestUri: string): boolean {

@@ -11,8 +11,10 @@ const KINDS = {
   "kubevirt.io/virtualmachineinstances": "instance",
   "cdi.kubevirt.io/datavolumes": "disk",
 } as const;
-/** Also the cause of the wake-up. */
 export type ChangedKind = (typeof KINDS)[keyof typeof KINDS];
+
+/** The functions themselves come into a cluster as members of this group, and nobody else does. */
+export const OWN_GROUP = "vmpool-functions";
 
 /** Something has happened, or is about to, to an object of a cluster. */
 export interface Change {
@@ -20,6 +22,8 @@ export interface Change {
   readonly namespace: string;
   /** Undefined where the source does not say, as for a collection. */
   readonly name: string | undefined;
+  /** Nothing but the object's status has changed. */
+  readonly statusOnly: boolean;
   /** The object after and before the change, as far as the source tells. */
   readonly object: unknown;
   readonly oldObject: unknown;
@@ -29,7 +33,13 @@ export interface Change {
 export interface Hint {
   readonly namespace: string;
   readonly name: string;
+  /** Says how wide the look must be. */
   readonly cause: ChangedKind;
+}
+
+/** Our own write to a machine or an instance: a pass that acted looks again by itself. */
+export function isOwnWrite(kind: ChangedKind, groups: readonly string[] | null | undefined): boolean {
+  return (kind === "vm" || kind === "instance") && groups?.includes(OWN_GROUP) === true;
 }
 
 /** What kind of object the plural of a group is; undefined when it does not matter to pools. */
@@ -49,7 +59,9 @@ export function hintsFor(change: Change): readonly Hint[] {
   const known = names.filter((name) => name !== undefined);
   const fallback = known.length === 0 && change.name !== undefined ? [poolNameFrom(change.kind, change.name)] : [];
   const pools = new Set([...known, ...fallback].filter((name) => name !== undefined));
-  return [...pools].map((name) => ({ namespace: change.namespace, name, cause: change.kind }));
+  // A status hides no machine from the selector: it needs no wider look than its instance.
+  const cause = change.kind === "vm" && change.statusOnly ? "instance" : change.kind;
+  return [...pools].map((name) => ({ namespace: change.namespace, name, cause }));
 }
 
 const objectSchema = z.object({

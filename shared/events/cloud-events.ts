@@ -68,6 +68,8 @@ export function readCloudEvent(event: unknown): Change | "ignored" | "bad" {
     kind,
     namespace,
     name,
+    // Knative does not say by which subresource an object was written.
+    statusOnly: false,
     object: isRecord(data) && isRecord(data["metadata"]) ? data : undefined,
     oldObject: undefined,
   };

@@ -1,16 +1,15 @@
 /** What is measured: how soon a change leads to a machine, and what passes cost. Each measurement makes pools of its own. */
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
-import type { EventsWorld, WokenPass } from "../support/events-world.ts";
+import type { EventsWorld } from "../support/events-world.ts";
 import { parseList } from "../support/objects.ts";
 import { aPool } from "../support/pool-manifests.ts";
-import type { Namespace } from "../support/world.ts";
+import { untilQuiet } from "../support/until.ts";
+import type { Namespace, SeenPass } from "../support/world.ts";
 
 const POOL = "bench";
 const POLL_MS = 100;
 const LIMIT_MS = 300_000;
-/** Longer than the late queue holds anything back: after it, nothing of what was done before is still under way. */
-const QUIET_MS = 35_000;
 
 const GROWN_TO = [3, 100];
 const SETTLED_MACHINES = 3;
@@ -42,7 +41,8 @@ export async function preparePools({ world, onProgress }: Given, { runs }: { rea
   const settled = await aReadyPool(world, SETTLED_MACHINES);
   const growing: { readonly to: number; readonly namespace: Namespace }[] = [];
   for (const to of GROWN_TO) growing.push({ to, namespace: await aReadyPool(world, 0) });
-  await untilQuiet({ world, onProgress });
+  onProgress("waiting until nothing is under way");
+  await untilQuiet(world);
   return { latency, settled, growing };
 }
 
@@ -96,7 +96,8 @@ export async function measureGrowth({ world, onProgress }: Given, { growing }: P
     ];
     grown.push({ title, namespace, rows, from });
   }
-  await untilQuiet({ world, onProgress });
+  onProgress("waiting until nothing is under way");
+  await untilQuiet(world);
   return grown.flatMap(({ title, namespace, rows, from }) => [
     ...rows,
     ...cost(`${title}, until nothing comes any more`, passesOf(world, namespace, from)),
@@ -111,14 +112,14 @@ export async function measureSettled({ world, onProgress }: Given, { settled }: 
   ];
   const rows: Row[] = [];
   for (const { look, kind, name, cause } of looks) {
-    const passes: WokenPass[] = [];
+    const passes: SeenPass[] = [];
     for (let run = 1; run <= SETTLED_RUNS; run += 1) {
       onProgress(`settled pass, ${look}: ${run} of ${SETTLED_RUNS}`);
       const from = world.passes.length;
       await settled.kubectl("annotate", kind, name, `example.com/run=${look}-${run}`, "--overwrite");
       passes.push(await until(async () => passesOf(world, settled, from).find((pass) => pass.cause === cause)));
     }
-    const row = (what: string, unit: string, of: (pass: WokenPass) => number): Row => ({
+    const row = (what: string, unit: string, of: (pass: SeenPass) => number): Row => ({
       what: `settled pass of ${SETTLED_MACHINES}, ${look}: ${what}`,
       value: shown(medianOf(passes.map(of))),
       unit,
@@ -142,19 +143,6 @@ async function aReadyPool(world: EventsWorld, replicas: number): Promise<Namespa
     return pool?.status?.readyReplicas === replicas && (await namespace.machines()).length === replicas;
   });
   return namespace;
-}
-
-/** Waits until no pass has run for longer than any queue holds a message back. */
-async function untilQuiet({ world, onProgress }: Given): Promise<void> {
-  onProgress("waiting until nothing is under way");
-  let count = world.passes.length;
-  let countedAt = performance.now();
-  while (performance.now() - countedAt < QUIET_MS) {
-    await sleep(POLL_MS);
-    if (count === world.passes.length) continue;
-    count = world.passes.length;
-    countedAt = performance.now();
-  }
 }
 
 const watchSchema = z.object({ type: z.string() });
@@ -189,12 +177,12 @@ async function until<T>(ask: () => Promise<T | false | undefined>): Promise<T> {
   throw new Error(`nothing came of it within ${LIMIT_MS / 1_000} s`);
 }
 
-function passesOf({ passes }: EventsWorld, { name }: Namespace, from: number): readonly WokenPass[] {
+function passesOf({ passes }: EventsWorld, { name }: Namespace, from: number): readonly SeenPass[] {
   return passes.slice(from).filter(({ pool }) => pool.namespace === name);
 }
 
-function cost(what: string, passes: readonly WokenPass[]): readonly Row[] {
-  const sum = (of: (pass: WokenPass) => number) => shown(passes.reduce((total, pass) => total + of(pass), 0));
+function cost(what: string, passes: readonly SeenPass[]): readonly Row[] {
+  const sum = (of: (pass: SeenPass) => number) => shown(passes.reduce((total, pass) => total + of(pass), 0));
   return [
     { what: `${what}: passes`, value: String(passes.length), unit: "" },
     { what: `${what}: API requests`, value: sum(({ meter }) => meter.requests), unit: "" },

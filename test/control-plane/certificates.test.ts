@@ -13,9 +13,10 @@ function after(days: number): Date {
 }
 
 it("issues certificates that the authority vouches for, each for its purpose", async () => {
-  const { ca, serving, etcd, admin, controllerManager } = await ensurePki(aFolder(), START);
+  const { ca, serving, etcd, admin, controllerManager, functions } = await ensurePki(aFolder(), START);
   const authority = new X509Certificate(ca.certificate);
-  const parsed = [serving, etcd, admin, controllerManager].map(({ certificate }) => new X509Certificate(certificate));
+  const issued = [serving, etcd, admin, controllerManager, functions];
+  const parsed = issued.map(({ certificate }) => new X509Certificate(certificate));
 
   expect(authority.ca).toBe(true);
   expect(parsed.every((one) => one.verify(authority.publicKey) && one.checkIssued(authority) && !one.ca)).toBe(true);
@@ -24,11 +25,13 @@ it("issues certificates that the authority vouches for, each for its purpose", a
     "CN=etcd",
     "O=system:masters\nCN=admin",
     "CN=system:kube-controller-manager",
+    "O=vmpool-functions\nCN=vmpool-functions",
   ]);
   const [serverAuth, clientAuth] = ["1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2"];
   expect(parsed.map(({ keyUsage }) => keyUsage)).toEqual([
     [serverAuth],
     [serverAuth, clientAuth],
+    [clientAuth],
     [clientAuth],
     [clientAuth],
   ]);
@@ -48,7 +51,7 @@ it("keeps private keys from other users", async () => {
   await ensurePki(dir, START);
   const keys = readdirSync(join(dir, "pki")).filter((name) => name.endsWith(".key"));
 
-  expect(keys).toHaveLength(6);
+  expect(keys).toHaveLength(7);
   expect(keys.map((name) => statSync(join(dir, "pki", name)).mode & 0o777)).toEqual(keys.map(() => 0o600));
 });
 

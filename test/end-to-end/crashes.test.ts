@@ -18,7 +18,7 @@ const POOL_FINALIZER = "pool.kubevirt.io/finalizer";
 
 let world: World;
 let pki: Pki;
-/** Of a ServiceAccount that may do everything. */
+/** Of a ServiceAccount that may do what the functions may. */
 let token: string;
 
 beforeAll(async () => {
@@ -30,7 +30,7 @@ beforeAll(async () => {
     "create",
     "clusterrolebinding",
     "functions",
-    "--clusterrole=cluster-admin",
+    "--clusterrole=vmpool-functions",
     `--serviceaccount=${account}`,
   );
   token = (await world.kubectl("create", "token", "functions", "--duration=2h")).trim();

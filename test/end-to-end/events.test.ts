@@ -1,12 +1,14 @@
 /** The API server itself tells the functions of changes: over webhooks alone, over audit alone, with the schedule, through restarts. */
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ADMISSION_LABEL } from "../../infra/kubernetes/webhooks.ts";
+import { QUEUE_DELAY_MS } from "../../shared/events/wake-ups.ts";
 import { type EventsWorld, startEventsWorld } from "../support/events-world.ts";
 import { eventually } from "../support/eventually.ts";
-import { conditionOf, controllerUidOf, machineNames, namesOf } from "../support/objects.ts";
-import { aPool, type PoolChanges } from "../support/pool-manifests.ts";
-import { untilMachines, untilReady } from "../support/until.ts";
+import { conditionOf, controllerUidOf, machineNames } from "../support/objects.ts";
+import { aPool, POOL_LABEL, type PoolChanges } from "../support/pool-manifests.ts";
+import { untilMachines, untilReady, untilStatus } from "../support/until.ts";
 import { type Namespace, ROOT, WORLD_TIMEOUT_MS } from "../support/world.ts";
 
 const EXAMPLE = join(ROOT, "infra/examples/vm-pool-cirros.yaml");
@@ -31,6 +33,26 @@ async function aReadyPool(replicas: number): Promise<Namespace> {
   await namespace.create(aPool(POOL, { replicas }));
   await untilReady(namespace, POOL, replicas);
   return namespace;
+}
+
+function detach(namespace: Namespace, machine: string): Promise<string> {
+  return namespace.kubectl("patch", "vm", machine, "--type=merge", "--patch", '{"metadata":{"ownerReferences":null}}');
+}
+
+/** Waits until no pool holds the machine. */
+async function untilFree(namespace: Namespace, name: string): Promise<void> {
+  await eventually(async () => {
+    const machine = await namespace.machine(name);
+    expect(machine && controllerUidOf(machine)).toBeUndefined();
+    expect(machine?.metadata.finalizers).not.toContain("pool.kubevirt.io/finalizer");
+  });
+}
+
+/** New queues, whose first look is over: what earlier notices left in the old ones would see the next change too. */
+async function restartAndLook(namespace: Namespace): Promise<void> {
+  const before = passesOf(namespace, POOL);
+  await world.startFunctions({ resyncSeconds: 0 });
+  await eventually(() => expect(passesOf(namespace, POOL)).toBeGreaterThan(before));
 }
 
 function passesOf(namespace: Namespace, pool: string): number {
@@ -67,14 +89,9 @@ describe("over webhooks alone", () => {
   });
 
   it("replaces a machine that is detached, and frees it", async () => {
-    const patch = '{"metadata":{"ownerReferences":null}}';
-    await home.kubectl("patch", "vm", `${EXAMPLE_POOL}-0`, "--type", "merge", "--patch", patch);
-    await eventually(async () => {
-      expect(namesOf(await home.machines())).toEqual(machineNames(EXAMPLE_POOL, 4));
-      const detached = await home.machine(`${EXAMPLE_POOL}-0`);
-      expect(detached && controllerUidOf(detached)).toBeUndefined();
-      expect(detached?.metadata.finalizers).not.toContain("pool.kubevirt.io/finalizer");
-    });
+    await detach(home, `${EXAMPLE_POOL}-0`);
+    await untilMachines(home, machineNames(EXAMPLE_POOL, 4));
+    await untilFree(home, `${EXAMPLE_POOL}-0`);
     await home.kubectl("delete", "vm", `${EXAMPLE_POOL}-0`, "--timeout=100s");
   });
 
@@ -166,7 +183,7 @@ describe("an illegal pool", () => {
   });
 
   it("is let into a namespace without validation, and held there with what is wrong", async () => {
-    const namespace = await world.aNamespace({ [ADMISSION_LABEL]: "off" });
+    const namespace = await world.aNamespace(undefined, { [ADMISSION_LABEL]: "off" });
     await namespace.create(aPool(POOL, { replicas: 2, matchLabels: { app: "db" } }));
     await eventually(async () => {
       const pool = await namespace.pool(POOL);
@@ -177,44 +194,113 @@ describe("an illegal pool", () => {
   });
 });
 
-describe("a restart", () => {
-  it("of the API server, which is killed in the middle of a scale out, loses nothing", async () => {
+/** What leaves no trace but in the cluster, and what the pool makes of it. */
+const WHILE_AWAY: readonly {
+  readonly change: (namespace: Namespace) => Promise<unknown>;
+  readonly comes: (namespace: Namespace) => Promise<void>;
+}[] = [
+  {
+    change: (namespace) => namespace.kubectl("scale", "vmpool", POOL, "--replicas=3"),
+    comes: (namespace) => untilReady(namespace, POOL, 3),
+  },
+  {
+    change: (namespace) => namespace.kubectl("scale", "vmpool", POOL, "--replicas=0"),
+    comes: (namespace) => untilReady(namespace, POOL, 0),
+  },
+  {
+    change: async (namespace) => {
+      const machine = await namespace.machine("pool-0");
+      await namespace.kubectl("annotate", "vm", "pool-0", `example.com/first=${machine?.metadata.uid}`);
+      await namespace.kubectl("delete", "vm", "pool-0", "--wait=false");
+    },
+    comes: async (namespace) => {
+      await eventually(async () => {
+        const machine = await namespace.machine("pool-0");
+        expect(machine?.metadata).toMatchObject({ annotations: {} });
+        expect(machine?.metadata.annotations["example.com/first"]).toBeUndefined();
+      });
+      await untilReady(namespace, POOL, 2);
+    },
+  },
+  {
+    // Its labels no longer lead to it: a narrow look would not find it.
+    change: async (namespace) => {
+      await detach(namespace, "pool-0");
+      await namespace.kubectl("label", "vm", "pool-0", `${POOL_LABEL}=mine`, "--overwrite");
+    },
+    comes: async (namespace) => {
+      await untilMachines(namespace, machineNames(POOL, 3));
+      await untilFree(namespace, "pool-0");
+    },
+  },
+  {
+    change: (namespace) => namespace.create(aPool("new", { replicas: 1 })),
+    comes: (namespace) => untilStatus(namespace, "new", { replicas: 1, readyReplicas: 1 }),
+  },
+  {
+    change: (namespace) => namespace.kubectl("delete", "vmpool", POOL, "--wait=false"),
+    comes: (namespace) => untilMachines(namespace, []),
+  },
+];
+
+/** Longer than audit events are held back, and than machines take to go. */
+const AWAY_MS = 8_000;
+
+const DRIVES = [
+  { drive: "webhooks alone", options: { resyncSeconds: 0 } },
+  { drive: "the schedule alone", options: { resyncSeconds: 1, webhooks: false } },
+  { drive: "both", options: { resyncSeconds: 1 } },
+];
+
+describe.each(DRIVES)("over $drive", ({ options }) => {
+  beforeAll(() => world.startFunctions(options));
+
+  it("a pool follows its owner, and replaces what is deleted and what is detached", async () => {
+    const namespace = await aReadyPool(2);
+    await namespace.kubectl("scale", "vmpool", POOL, "--replicas=4");
+    await untilReady(namespace, POOL, 4);
+    await namespace.kubectl("scale", "vmpool", POOL, "--replicas=1");
+    await eventually(async () => expect(await namespace.machines()).toHaveLength(1));
+    await namespace.kubectl("delete", "vm", "--all", "--timeout=100s");
+    await untilReady(namespace, POOL, 1);
+    await detach(namespace, "pool-0");
+    await untilMachines(namespace, machineNames(POOL, 2));
+    await untilFree(namespace, "pool-0");
+    await namespace.kubectl("delete", "vmpool", POOL, "--timeout=100s");
+    await untilMachines(namespace, ["pool-0"]);
+  });
+
+  it("goes on when the API server is killed in the middle of a scale out", async () => {
     const namespace = await aReadyPool(1);
     await namespace.kubectl("scale", "vmpool", POOL, "--replicas=4");
     await world.restartApiServer();
-    // A pass that met no server is over; the admission notice comes a second time by the late queue.
     await untilReady(namespace, POOL, 4);
     await namespace.kubectl("delete", "vm", "pool-2", "--timeout=100s");
     await untilReady(namespace, POOL, 4);
   });
 
-  it("of the functions loses what came meanwhile, until the next change of the pool or its machines", async () => {
-    const namespace = await aReadyPool(1);
+  it("sees what happened while the functions were away", async () => {
+    const stages = await Promise.all(WHILE_AWAY.map(async (away) => ({ ...away, namespace: await aReadyPool(2) })));
     await world.stopFunctions();
-    await namespace.kubectl("scale", "vmpool", POOL, "--replicas=2");
-    await world.startFunctions({ resyncSeconds: 0 });
-    await namespace.kubectl("delete", "vm", "pool-0", "--wait=false");
-    await untilReady(namespace, POOL, 2);
+    await Promise.all(stages.map(({ change, namespace }) => change(namespace)));
+    // Until the API server has told what it had to tell, to nobody.
+    await sleep(AWAY_MS);
+    await world.startFunctions(options);
+    await Promise.all(stages.map(({ comes, namespace }) => comes(namespace)));
   });
 });
 
-describe("with events and the schedule", () => {
-  it("sees what happened while the functions were away, and what happens after", async () => {
-    const namespace = await aReadyPool(2);
-    await world.stopFunctions();
-    await namespace.kubectl("scale", "vmpool", POOL, "--replicas=4");
-    await world.startFunctions({ resyncSeconds: 1 });
-    await untilReady(namespace, POOL, 4);
-    await namespace.kubectl("scale", "vmpool", POOL, "--replicas=1");
-    await eventually(async () => expect(await namespace.machines()).toHaveLength(1));
-    const causes = world.passes.filter((pass) => pass.pool.namespace === namespace.name).map(({ cause }) => cause);
-    expect(causes).toContain("resync");
-    expect(causes).toContain("pool");
-    await world.startFunctions({ resyncSeconds: 0 });
-  });
+it("over webhooks alone, sees what it missed when the API server was away for longer than any queue holds a hint", async () => {
+  await world.startFunctions({ resyncSeconds: 0 });
+  const namespace = await aReadyPool(1);
+  await namespace.kubectl("scale", "vmpool", POOL, "--replicas=3");
+  await world.restartApiServer(QUEUE_DELAY_MS.late + 5_000);
+  await untilReady(namespace, POOL, 3);
 });
 
 describe("the API server", () => {
+  beforeAll(() => world.startFunctions({ resyncSeconds: 0 }));
+
   it("has called the webhooks, and none of their conditions ever failed", async () => {
     await aReadyPool(1);
     expect(await metric("apiserver_admission_webhook_request_total")).toBeGreaterThan(0);
@@ -231,11 +317,10 @@ describe("the API server", () => {
       expect(callsOf("admission")).toBe(before);
     });
     const [reviewed, audited] = [callsOf("admission"), callsOf("webhook")];
-    // With new queues, for what earlier notices left in the old ones would see the change too.
-    await world.startFunctions({ resyncSeconds: 0 });
+    await restartAndLook(namespace);
     await namespace.kubectl("scale", "vmpool", POOL, "--replicas=3");
     await untilReady(namespace, POOL, 3);
-    await world.startFunctions({ resyncSeconds: 0 });
+    await restartAndLook(namespace);
     await namespace.kubectl("delete", "vm", "pool-1", "--timeout=100s");
     await untilReady(namespace, POOL, 3);
     expect(callsOf("admission")).toBe(reviewed);

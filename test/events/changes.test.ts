@@ -5,7 +5,8 @@ import { REVISION_LABEL } from "../../shared/planning/names.ts";
 const at = { namespace: "ci", resourceVersion: "7", uid: "uid" };
 
 function aChange(fields: Partial<Change>): Change {
-  return { kind: "vm", namespace: "ci", name: "web-0", object: undefined, oldObject: undefined, ...fields };
+  const nothing = { object: undefined, oldObject: undefined };
+  return { kind: "vm", namespace: "ci", name: "web-0", statusOnly: false, ...nothing, ...fields };
 }
 
 function poolsOf(fields: Partial<Change>): string[] {

@@ -124,20 +124,17 @@ describe("a notice", () => {
     status: { conditions: [{ type: "Ready", status: ready }] },
   });
 
-  it("of a machine wakes its pool and judges nothing", async () => {
-    const request = {
-      resource: VMS,
-      name: "web-0",
-      operation: "UPDATE",
-      subResource: "status",
-      object: machine("True"),
-      oldObject: machine("False"),
-    };
-    const { body, mailbox } = await review(aReview(request));
+  it.each([
+    { of: "a machine", subResource: undefined, cause: "vm" },
+    { of: "a machine's status, which asks for no wide look,", subResource: "status", cause: "instance" },
+  ])("of $of wakes its pool and judges nothing", async ({ subResource, cause }) => {
+    const request = { resource: VMS, name: "web-0", operation: "UPDATE", ...(subResource && { subResource }) };
+    const objects = { object: machine("True"), oldObject: machine("False") };
+    const { body, mailbox } = await review(aReview({ ...request, ...objects }));
     expect(body.response.allowed).toBe(true);
     expect(mailbox.sent.map(({ queue, wakeUp }) => [queue, wakeUp.name, wakeUp.cause])).toEqual([
-      ["passes", "web", "vm"],
-      ["late", "web", "vm"],
+      ["passes", "web", cause],
+      ["late", "web", cause],
     ]);
   });
 

@@ -2,6 +2,8 @@ import { expect, it } from "vitest";
 import { type Console, createConsole } from "../../infra/local/console.ts";
 import type { Progress } from "../../infra/local/control-plane/progress.ts";
 import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
+import { planPass } from "../../shared/planning/plan.ts";
+import { anObservation, aPool, someVms } from "../support/builders.ts";
 import { aWakeUp } from "../support/handlers.ts";
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
@@ -162,6 +164,19 @@ it("keeps the words of several pools apart", () => {
 it("says what it would do where it may not act", () => {
   expect(passLines([aResult({ decisions: ["create web-0: 1 machine is missing"] })], true)).toEqual([
     "ci/web  would create web-0: 1 machine is missing",
+  ]);
+});
+
+it("gives a reason as it stands, where it may not act too, and once a pass", () => {
+  const seen = anObservation({ pool: aPool({ deleting: true }), vms: someVms(1) });
+  const plan = planPass(seen, { createsMax: 9, deletesMax: 9, updatesMax: 9, restartsMax: 9 });
+  const looks = [...plan.reasons, "drop the finalizer of web-0: it goes", ...plan.reasons];
+  const result = aResult({ decisions: looks, view: { seen, plan, decisions: [] } });
+
+  expect(plan.reasons).toHaveLength(1);
+  expect(passLines([result], true)).toEqual([
+    `ci/web  ${plan.reasons[0]}`,
+    "ci/web  would drop the finalizer of web-0: it goes",
   ]);
 });
 

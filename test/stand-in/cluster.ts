@@ -1,19 +1,12 @@
 /** A control plane with the custom resources for one test file, and short ways to look at it. */
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { expect, vi } from "vitest";
+import { startLocalCluster } from "../../infra/local/cluster.ts";
 import { type Binaries, findBinaries } from "../../infra/local/control-plane/binaries.ts";
-import { startControlPlane } from "../../infra/local/control-plane/control-plane.ts";
-import {
-  applyManifests,
-  type Manifest,
-  parseManifests,
-  readManifests,
-  waitForCrds,
-} from "../../infra/local/control-plane/manifests.ts";
+import { applyManifests, parseManifests } from "../../infra/local/control-plane/manifests.ts";
 import { startStandIn } from "../../infra/local/stand-in/stand-in.ts";
 import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
@@ -25,7 +18,6 @@ export const TEST_TIMEOUT_MS = 120_000;
 const EVENTUALLY_MS = 100_000;
 const POLL_MS = 50;
 
-const CRDS = fileURLToPath(new URL("../../infra/local/crds/", import.meta.url));
 const never = new AbortController().signal;
 
 export interface Output {
@@ -56,15 +48,8 @@ export async function programs(): Promise<Binaries> {
 export async function startCluster(where?: string): Promise<TestCluster> {
   const dir = where ?? (await mkdtemp(join(tmpdir(), "stand-in-")));
   const binaries = await programs();
-  const beforeControllers = async (access: ClusterAccess, signal: AbortSignal) => {
-    const connection = openConnection(access);
-    const crds = await allCrds();
-    await applyManifests(connection, crds, { signal });
-    await waitForCrds(connection, crds, { signal });
-    await connection.close();
-  };
-  const options = { dir, binaries, onProgress: () => undefined, signal: never, beforeControllers };
-  const plane = await startControlPlane(options);
+  const options = { dir, binaries, events: undefined, onProgress: () => undefined, signal: never };
+  const plane = await startLocalCluster(options);
   const connection = openConnection(plane.access);
   const send = async (method: "GET" | "PATCH" | "DELETE", path: string, body?: object) =>
     connection.send({
@@ -97,12 +82,6 @@ export async function startCluster(where?: string): Promise<TestCluster> {
       if (where === undefined) await rm(dir, { recursive: true, force: true });
     },
   };
-}
-
-async function allCrds(): Promise<readonly Manifest[]> {
-  const files = await readdir(CRDS);
-  const manifests = await Promise.all(files.map((file) => readManifests(join(CRDS, file))));
-  return manifests.flat();
 }
 
 export interface RunningStandIn {

@@ -1,8 +1,14 @@
 /** Waits for the states of a pool that tests begin from or end in. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect } from "vitest";
+import { QUEUE_DELAY_MS } from "../../shared/events/wake-ups.ts";
 import { eventually } from "./eventually.ts";
 import { isTerminating, machineNames, namesOf } from "./objects.ts";
 import type { Namespace, PoolPlace, World } from "./world.ts";
+
+/** Longer than any queue holds anything back: after it, nothing of what was done before is still under way. */
+const QUIET_MS = QUEUE_DELAY_MS.late + 5_000;
+const POLL_MS = 100;
 
 /** Waits until exactly the machines `<pool>-0` … exist in the namespace and the pool says that they are ready. */
 export async function untilReady(namespace: Namespace, pool: string, count: number): Promise<void> {
@@ -45,4 +51,16 @@ export async function untilSettled(
       expect(result).toMatchObject({ outcome: "reconciled", statusChanged: false, decisions: [] });
     }
   });
+}
+
+/** Waits until no pass has run for longer than any queue holds a message back. */
+export async function untilQuiet({ passes }: { readonly passes: readonly unknown[] }): Promise<void> {
+  let count = passes.length;
+  let countedAt = performance.now();
+  while (performance.now() - countedAt < QUIET_MS) {
+    await sleep(POLL_MS);
+    if (count === passes.length) continue;
+    count = passes.length;
+    countedAt = performance.now();
+  }
 }

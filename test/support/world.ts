@@ -1,14 +1,17 @@
 /** A cluster with the functions for one test file: control plane, custom resources, stand-in, runtime; and short ways to use it. */
+import { type ChildProcess, spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { TestContext } from "vitest";
 import { createReconcile, type ReconcileDeps } from "../../functions/reconcile.ts";
+import { startLocalCluster } from "../../infra/local/cluster.ts";
 import { findBinaries } from "../../infra/local/control-plane/binaries.ts";
-import { type ControlPlane, startControlPlane } from "../../infra/local/control-plane/control-plane.ts";
-import { applyManifests, readManifests, waitForCrds } from "../../infra/local/control-plane/manifests.ts";
+import { type EventsListener, listenForEvents } from "../../infra/local/events-listener.ts";
 import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
 import { startRuntime } from "../../infra/local/runtime/runtime.ts";
 import { startStandIn } from "../../infra/local/stand-in/stand-in.ts";
@@ -21,21 +24,17 @@ import type { Registry } from "../../shared/clusters/registry.ts";
 import type { Fields, Logger } from "../../shared/runtime/logger.ts";
 import { type CommandOutcome, run } from "./command.ts";
 import { type KubeObject, parseList, parseObject } from "./objects.ts";
+import { processesWith } from "./processes.ts";
 
 /** The first run of all may build the programs. */
 export const WORLD_TIMEOUT_MS = 30 * 60_000;
-const CLUSTER_NAME = "local";
+/** The cluster, as the functions know it. */
+export const CLUSTER_NAME = "local";
 /** The same cluster, of which passes only plan. */
 const OBSERVED_NAME = "observed";
-const CRDS = [
-  "kubevirts",
-  "virtualmachines",
-  "virtualmachineinstances",
-  "datavolumes",
-  "virtualmachinepools",
-  "podmetrics",
-];
 const REQUEST_TIMEOUT_MS = 30_000;
+const READY_TIMEOUT_MS = 120_000;
+const POLL_MS = 100;
 /** What the functions log when something happens that should not. */
 const FAULTS = new Set(["pass failed", "function failed", "resync failed", "dead letter", "message is not a wake-up"]);
 
@@ -55,11 +54,13 @@ export interface LogLine {
   readonly fields: Fields;
 }
 
-/** What one pass has cost and decided. */
+/** A pass: what woke it, what it decided and what it has cost. */
 export interface SeenPass {
   readonly pool: PoolPlace;
+  readonly cause: string;
   readonly result: PassResult;
   readonly meter: Readonly<Meter>;
+  readonly durationMs: number;
 }
 
 export interface PoolPlace {
@@ -83,29 +84,40 @@ export interface KubectlOptions {
   readonly env?: NodeJS.ProcessEnv;
 }
 
-export interface World {
+/** A cluster, as tests use it. */
+export interface ClusterUse {
   readonly dir: string;
+  /** As `admin`. */
   readonly access: ClusterAccess;
+  /** As the functions. */
+  readonly functionsAccess: ClusterAccess;
+  /** As `admin`. */
   readonly connection: Connection;
   readonly kubeconfigPath: string;
   readonly kubectlPath: string;
   /** What the functions logged, oldest first. */
   readonly logged: readonly LogLine[];
-  /** Passes of the functions that the schedule drives, oldest first. */
-  readonly passes: readonly SeenPass[];
   /** Runs kubectl as a user would; what it printed. Throws what it said when it failed. */
   kubectl(...args: readonly string[]): Promise<string>;
   tryKubectl(args: readonly string[], options?: KubectlOptions): Promise<CommandOutcome>;
   /** A new namespace; it stays, unless it is given the test at whose end it is deleted. */
-  aNamespace(test?: Finishing): Promise<Namespace>;
+  aNamespace(test?: Finishing, labels?: Readonly<Record<string, string>>): Promise<Namespace>;
   /** The namespace of that name, which stays. */
   namespace(name: string): Namespace;
+  /** Ends the API server by SIGKILL and starts it again at its address, after a while if that is given. */
+  restartApiServer(awayMs?: number): Promise<void>;
+  /** Stops everything; throws when a function has failed for a reason that it did not know. */
+  stop(): Promise<void>;
+}
+
+/** With functions that the schedule alone drives. */
+export interface World extends ClusterUse {
+  /** Passes of the functions that the schedule drives, oldest first. */
+  readonly passes: readonly SeenPass[];
   /** Runs one pass of a pool by the exported handler, apart from the schedule's. */
   runPass(pool: PoolPlace, options: PassOptions): Promise<SeenPass>;
   /** Another deployment's runtime on the same cluster. */
   startFunctions(deployment: string): { stop(): Promise<void> };
-  /** Stops everything; throws when a function has failed for a reason that it did not know. */
-  stop(): Promise<void>;
 }
 
 export interface Namespace {
@@ -122,48 +134,67 @@ export interface Namespace {
   list(groupVersion: string, plural: string): Promise<readonly KubeObject[]>;
 }
 
-/** Starts everything in a temporary folder. */
-export async function startWorld({ standIn = true, functions = true }: WorldOptions = {}): Promise<World> {
+export interface TestClusterOptions {
+  /** Plays KubeVirt's part. */
+  readonly standIn: boolean;
+  /** The API server tells a listener of changes. */
+  readonly webhooks: boolean;
+  /** Hears of what takes its time. */
+  readonly onProgress?: (step: string) => void;
+}
+
+/** A cluster without functions, and what those who start functions on it need. */
+export interface TestCluster extends ClusterUse {
+  readonly events: EventsListener | undefined;
+  readonly logger: Logger;
+  /** Done in reverse order by `stop`. */
+  readonly cleanups: (() => Promise<void>)[];
+}
+
+/** Starts a cluster in a temporary folder. */
+export async function startTestCluster(options: TestClusterOptions): Promise<TestCluster> {
+  const { standIn, webhooks, onProgress } = options;
   const dir = await mkdtemp(join(tmpdir(), "end-to-end-"));
   const signal = new AbortController().signal;
+  onProgress?.("starting a control plane");
   const binaries = await findBinaries({ env: process.env, onProgress: () => undefined, signal });
-  const plane = await startPlane(dir, binaries);
+  const events = webhooks ? await listenForEvents(dir, CLUSTER_NAME) : undefined;
+  const plane = await startLocalCluster({ dir, binaries, events, onProgress: () => undefined, signal });
   const connection = openConnection(plane.access);
   const logged: LogLine[] = [];
   const logger = createListLogger(logged);
-  const passes: SeenPass[] = [];
-  const onPass: ReconcileDeps["onPass"] = (pool, result, meter) =>
-    void passes.push({ pool, result, meter: { ...meter } });
-  const cleanups: (() => Promise<void>)[] = [() => plane.stop(), () => connection.close()];
+  const apiServer = restartableApiServer(plane.server, connection);
+  const cleanups: TestCluster["cleanups"] = [
+    async () => events?.close(),
+    () => plane.stop(),
+    () => apiServer.stop(),
+    () => connection.close(),
+  ];
   if (standIn) {
+    onProgress?.("starting the stand-in for KubeVirt");
     const running = await startStandIn({ connection, log: logger, signal });
     cleanups.push(() => running.stop());
   }
-  const startFunctions = (deployment: string) => startRuntimeFor(plane.access, { deployment, logger, onPass });
-  if (functions) {
-    const runtime = startFunctions(CLUSTER_NAME);
-    cleanups.push(() => runtime.stop());
-  }
-  const runner = createPassRunner(plane.access, logger);
-  cleanups.push(() => runner.close());
   const env = { ...process.env, HOME: dir, KUBECONFIG: plane.kubeconfigPath };
-  const tryKubectl = (args: readonly string[], options: KubectlOptions = {}) =>
-    run(binaries.kubectl, args, { stdin: options.stdin ?? "", env: { ...env, ...options.env } });
+  const tryKubectl: ClusterUse["tryKubectl"] = (args, given = {}) =>
+    run(binaries.kubectl, args, { stdin: given.stdin ?? "", env: { ...env, ...given.env } });
   const client: Client = { connection, tryKubectl };
   return {
     dir,
     access: plane.access,
+    functionsAccess: plane.functionsAccess,
     connection,
     kubeconfigPath: plane.kubeconfigPath,
     kubectlPath: binaries.kubectl,
+    events,
     logged,
-    passes,
+    logger,
+    cleanups,
     kubectl: (...args) => kubectl(client, args),
     tryKubectl,
-    aNamespace: (test) => createNamespace(client, test),
+    aNamespace: (test, labels = {}) => createNamespace(client, test, labels),
     namespace: (name) => namespaceOf(client, name),
-    runPass: runner.run,
-    startFunctions,
+    restartApiServer: apiServer.restart,
     async stop() {
       for (const cleanup of cleanups.toReversed()) await cleanup();
       await rm(dir, { recursive: true, force: true });
@@ -173,30 +204,66 @@ export async function startWorld({ standIn = true, functions = true }: WorldOpti
   };
 }
 
-/** A control plane that serves the custom resources before its controllers start. */
-export async function startPlane(
-  dir: string,
-  binaries: Parameters<typeof startControlPlane>[0]["binaries"],
-): Promise<ControlPlane> {
-  const manifests = await Promise.all(CRDS.map((name) => readManifests(join(ROOT, `infra/local/crds/${name}.yaml`))));
-  const crds = manifests.flat();
-  return startControlPlane({
-    dir,
-    binaries,
-    onProgress: () => undefined,
-    signal: new AbortController().signal,
-    beforeControllers: async (access, signal) => {
-      const connection = openConnection(access);
-      await applyManifests(connection, crds, { signal });
-      await waitForCrds(connection, crds, { signal });
-      await connection.close();
+/** Starts everything in a temporary folder. */
+export async function startWorld({ standIn = true, functions = true }: WorldOptions = {}): Promise<World> {
+  const cluster = await startTestCluster({ standIn, webhooks: false });
+  const { cleanups, functionsAccess, logger } = cluster;
+  const passes: SeenPass[] = [];
+  const onPass: ReconcileDeps["onPass"] = (...pass) => void passes.push(seenPass(...pass));
+  const startFunctions = (deployment: string) => startRuntimeFor(functionsAccess, { deployment, logger, onPass });
+  if (functions) {
+    const runtime = startFunctions(CLUSTER_NAME);
+    cleanups.push(() => runtime.stop());
+  }
+  const runner = createPassRunner(functionsAccess, logger);
+  cleanups.push(() => runner.close());
+  return { ...cluster, passes, runPass: runner.run, startFunctions };
+}
+
+/** What `onPass` is told. */
+export function seenPass(
+  ...[key, result, meter, durationMs]: Parameters<NonNullable<ReconcileDeps["onPass"]>>
+): SeenPass {
+  const { namespace, name, cause } = key;
+  return { pool: { namespace, name }, cause, result, meter: { ...meter }, durationMs };
+}
+
+/** The API server can be ended by SIGKILL and comes back at its address, as a child of this process. */
+function restartableApiServer(server: string, connection: Connection) {
+  const itsFlag = `--secure-port=${new URL(server).port} `;
+  let restarted: ChildProcess | undefined;
+  return {
+    async restart(awayMs = 0) {
+      const [entry] = processesWith(itsFlag);
+      if (entry === undefined) throw new Error("there is no API server");
+      const [command = "", ...args] = entry.command.split(" ");
+      process.kill(entry.pid, "SIGKILL");
+      while (processesWith(itsFlag).length > 0) await sleep(POLL_MS);
+      await sleep(awayMs);
+      restarted = spawn(command, args, { env: { PATH: "/usr/bin:/bin" }, stdio: "ignore" });
+      await untilServing(connection);
     },
-  });
+    async stop() {
+      if (restarted === undefined) return;
+      const ended = once(restarted, "exit");
+      restarted.kill("SIGKILL");
+      await ended;
+    },
+  };
+}
+
+async function untilServing({ send }: Connection): Promise<void> {
+  const deadline = AbortSignal.timeout(READY_TIMEOUT_MS);
+  for (;;) {
+    const answer = await send({ method: "GET", path: "/readyz", signal: deadline }).catch(() => undefined);
+    if (answer?.status === 200) return;
+    await sleep(POLL_MS, undefined, { signal: deadline });
+  }
 }
 
 interface Client {
   readonly connection: Connection;
-  readonly tryKubectl: World["tryKubectl"];
+  readonly tryKubectl: ClusterUse["tryKubectl"];
 }
 
 async function kubectl({ tryKubectl }: Client, args: readonly string[], stdin = ""): Promise<string> {
@@ -205,10 +272,14 @@ async function kubectl({ tryKubectl }: Client, args: readonly string[], stdin = 
   return stdout;
 }
 
-async function createNamespace(client: Client, test: Finishing | undefined): Promise<Namespace> {
+async function createNamespace(
+  client: Client,
+  test: Finishing | undefined,
+  labels: Readonly<Record<string, string>>,
+): Promise<Namespace> {
   const name = `test-${randomUUID().slice(0, 8)}`;
   const signal = () => AbortSignal.timeout(REQUEST_TIMEOUT_MS);
-  const body = { apiVersion: "v1", kind: "Namespace", metadata: { name } };
+  const body = { apiVersion: "v1", kind: "Namespace", metadata: { name, labels } };
   const { send } = client.connection;
   const { status } = await send({ method: "POST", path: "/api/v1/namespaces", body, signal: signal() });
   if (status !== 201) throw new Error(`the namespace ${name} was refused: ${status}`);
@@ -256,11 +327,15 @@ function createListLogger(lines: LogLine[]): Logger {
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
 
-function registryOf(clusters: Readonly<Record<string, ClusterAccess>>): Registry {
+/** Clusters by name; all of them take events by the same secrets. */
+export function registryOf(
+  clusters: Readonly<Record<string, ClusterAccess>>,
+  webhook?: Awaited<ReturnType<Registry["webhook"]>>,
+): Registry {
   return {
     names: async () => Object.keys(clusters),
     access: async (name) => clusters[name],
-    webhook: async () => undefined,
+    webhook: async (name) => (Object.hasOwn(clusters, name) ? webhook : undefined),
   };
 }
 
@@ -293,7 +368,7 @@ function createPassRunner(access: ClusterAccess, logger: Logger) {
       sleep: async () => undefined,
       nonce: randomUUID,
       logger,
-      onPass: (_key, result, meter) => resolve({ pool, result, meter: { ...meter } }),
+      onPass: (...pass) => resolve(seenPass(...pass)),
     };
     const handler = createReconcile(() => deps);
     const response = await handler(passEvent(pool, options), lambdaContext("reconcile", 60_000));

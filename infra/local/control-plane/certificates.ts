@@ -4,6 +4,7 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 // selfsigned: issues PEM pairs under a CA from plain data, over the well-kept @peculiar/x509, which alone needs a polyfill.
 import { generate } from "selfsigned";
+import { OWN_GROUP } from "../../../shared/events/changes.ts";
 import { writeAtomically } from "./files.ts";
 import { errorCode } from "./setup-error.ts";
 
@@ -35,6 +36,8 @@ export interface Pki {
   /** Client certificate of `admin` in the group `system:masters`. */
   readonly admin: KeyPair;
   readonly controllerManager: KeyPair;
+  /** Client certificate of the functions, in the group that `infra/kubernetes/rbac.yaml` binds. */
+  readonly functions: KeyPair;
   /** Signs and verifies the tokens of service accounts. */
   readonly serviceAccount: { readonly keyPath: string; readonly publicKeyPath: string };
 }
@@ -61,6 +64,7 @@ export async function ensurePki(dir: string, now: Date = new Date()): Promise<Pk
       commonName: "system:kube-controller-manager",
       usage: "client",
     }),
+    functions: await issue({ file: "functions", commonName: OWN_GROUP, organization: OWN_GROUP, usage: "client" }),
     serviceAccount: await ensureServiceAccountKeys(pkiDir),
   };
 }

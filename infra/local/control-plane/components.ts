@@ -75,6 +75,8 @@ export function apiServerArgs({ dir, pki, ports }: Layout, extraFlags: readonly 
     `--tls-private-key-file=${pki.serving.keyPath}`,
     `--client-ca-file=${pki.ca.certificatePath}`,
     "--authorization-mode=RBAC",
+    // As OpenShift has it: whoever blocks an owner's deletion needs the right to.
+    "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
     "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
     `--service-account-key-file=${pki.serviceAccount.publicKeyPath}`,
     `--service-account-signing-key-file=${pki.serviceAccount.keyPath}`,

@@ -40,6 +40,8 @@ export interface ControlPlane {
   readonly server: string;
   /** As `admin`, of the group `system:masters`. */
   readonly access: ClusterAccess;
+  /** As the functions, who may do nothing before somebody says so. */
+  readonly functionsAccess: ClusterAccess;
   /** There as long as the control plane serves. */
   readonly kubeconfigPath: string;
   /** Settles when all processes are gone, within 10 s. May be called again. */
@@ -109,7 +111,8 @@ async function startOnce(options: ControlPlaneOptions, layout: Layout, kubeconfi
     await options.beforeControllers?.(access, signal);
     await startControllers({ ...options, layout, processes }, server);
     await writeKubeconfig(kubeconfigPath, access, "admin");
-    return { server, access, kubeconfigPath, stop, died: processes.died };
+    const functionsAccess = accessFor(server, layout.pki.ca, layout.pki.functions);
+    return { server, access, functionsAccess, kubeconfigPath, stop, died: processes.died };
   } catch (error) {
     await stop();
     throw error;

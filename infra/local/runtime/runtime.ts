@@ -7,10 +7,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { SQSBatchResponse } from "aws-lambda";
 import { type AdmissionDeps, createAdmission } from "../../../functions/admission.ts";
 import { createReconcile, type ReconcileDeps } from "../../../functions/reconcile.ts";
-import { createResync } from "../../../functions/resync.ts";
+import { createResync, type ResyncDeps } from "../../../functions/resync.ts";
 import { createScale } from "../../../functions/scale.ts";
 import { createStatus } from "../../../functions/status.ts";
 import { createWebhook, type WebhookDeps } from "../../../functions/webhook.ts";
+import type { ClusterAccess } from "../../../shared/clusters/access.ts";
+import { type Connection, openConnection } from "../../../shared/clusters/connection.ts";
 import { createDirectory, type Directory } from "../../../shared/clusters/directory.ts";
 import { createEntryCache } from "../../../shared/clusters/entry-cache.ts";
 import type { Registry } from "../../../shared/clusters/registry.ts";
@@ -27,11 +29,13 @@ const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 }
 /** Invocations of `reconcile` at once. */
 const CONCURRENCY = 8;
 const SETTLED_MINUTES = 10;
+/** Between tries to reach a cluster that did not answer. */
+const CATCH_UP_MS = 3_000;
 
 export interface RuntimeOptions {
   readonly registry: Registry;
   readonly deployment: string;
-  /** Seconds between ticks of the schedule; 0 switches it off. */
+  /** Seconds between ticks of the schedule; 0 switches it off, but for the look at everything at the start and after an outage. */
   readonly resyncSeconds: number;
   /** Every tick wakes every pool, with the full look: no events are expected. */
   readonly wakeEverything: boolean;
@@ -45,8 +49,6 @@ export interface LocalRuntime {
   readonly eventRoutes: readonly Route[];
   /** What the functions serve over HTTP to those who have the token. */
   readonly routes: readonly Route[];
-  /** Invokes `resync` now. */
-  tick(): Promise<void>;
   /** Takes no new work, lets invocations under way end, and closes the connections. */
   stop(): Promise<void>;
 }
@@ -60,7 +62,7 @@ export function startRuntime({
   onPass,
 }: RuntimeOptions): LocalRuntime {
   const now = Date.now;
-  const directory = createDirectory({ registry, now });
+  const directory = createDirectory({ registry, now, connect: (access) => tellFaults(access, () => catchUp()) });
   const work = createWork();
   const queues: Readonly<Record<QueueName, FifoQueue>> = {
     passes: createFifoQueue({ ...QUEUE, name: "passes", delayMs: QUEUE_DELAY_MS.passes }),
@@ -90,9 +92,6 @@ export function startRuntime({
     ...(onPass === undefined ? {} : { onPass }),
   }));
   const scale = createScale(() => ({ directory, wakeUps, now, sleep: (ms) => sleep(ms), logger }));
-  const rules = { settledMinutes: SETTLED_MINUTES, everything: wakeEverything };
-  const resync = createResync(() => ({ directory, wakeUps, rules, now, logger }));
-
   const invoke = (queue: QueueName, batch: readonly Message[]) =>
     work.run(() => reconcile(batchEvent(queue, batch), lambdaContext("reconcile", FUNCTION_TIMEOUT_MS.reconcile)));
   const deliver = (name: QueueName) => createDelivery({ name, queue: queues[name], invoke, now, logger });
@@ -102,13 +101,13 @@ export function startRuntime({
   };
   const pump = (queue: QueueName) => pumps[queue].wake();
 
-  const tick = async () => {
-    await work
-      .run(() => resync({ time: new Date(now()).toISOString() }, lambdaContext("resync", FUNCTION_TIMEOUT_MS.resync)))
-      .catch((error: unknown) => logger.error("resync failed", describeError(error)));
-  };
+  const tick = createTick(work, { directory, wakeUps, now, logger }, wakeEverything);
   const schedule = resyncSeconds > 0 ? setInterval(() => void tick(), resyncSeconds * 1_000) : undefined;
-  if (resyncSeconds > 0) void tick();
+  const stopping = new AbortController();
+  const lookAtAll = createTick(work, { directory, wakeUps, now, logger }, true);
+  const catchUp = createCatchUp(async () => (await lookAtAll())?.unreachable === 0, stopping.signal);
+  // Queues in memory are empty now, whatever was in them when an earlier run ended.
+  catchUp();
   return {
     directory,
     eventRoutes: createEventRoutes({
@@ -118,14 +117,58 @@ export function startRuntime({
       logger,
     }),
     routes: createScaleRoutes((event, context) => work.run(() => scale(event, context))),
-    tick,
     async stop() {
       clearInterval(schedule);
+      stopping.abort();
       pumps.passes.stop();
       pumps.late.stop();
       await work.end();
       for (const name of await directory.names()) await (await directory.find(name))?.connection.close();
     },
+  };
+}
+
+/** Invokes `resync`; undefined when it failed, or no longer may. */
+function createTick(work: Work, deps: Omit<ResyncDeps, "rules">, everything: boolean) {
+  const rules = { settledMinutes: SETTLED_MINUTES, everything };
+  const resync = createResync(() => ({ ...deps, rules }));
+  return () =>
+    work
+      .run(() => resync({ time: new Date().toISOString() }, lambdaContext("resync", FUNCTION_TIMEOUT_MS.resync)))
+      .catch((error: unknown) => void deps.logger.error("resync failed", describeError(error)));
+}
+
+/** A connection that says when a request was not answered. */
+function tellFaults(access: ClusterAccess, onFault: () => void): Connection {
+  const connection = openConnection(access);
+  return {
+    ...connection,
+    async send(request) {
+      try {
+        return await connection.send(request);
+      } catch (error) {
+        onFault();
+        throw error;
+      }
+    },
+  };
+}
+
+/** Tries until it succeeds, one try at a time. On AWS queues and schedule outlive both sides; here nothing else would look again. */
+function createCatchUp(attempt: () => Promise<boolean>, signal: AbortSignal): () => void {
+  let busy = false;
+  const untilDone = async () => {
+    while (!signal.aborted && !(await attempt())) await sleep(CATCH_UP_MS, undefined, { signal, ref: false });
+  };
+  return () => {
+    if (busy) return;
+    busy = true;
+    // Only the signal ends the pauses.
+    void untilDone()
+      .catch(() => {})
+      .finally(() => {
+        busy = false;
+      });
   };
 }
 
@@ -162,6 +205,8 @@ function createEventRoutes(deps: AdmissionDeps & WebhookDeps): readonly Route[] 
     },
   ];
 }
+
+type Work = ReturnType<typeof createWork>;
 
 /** Keeps count of invocations, so that a stop can wait for them. */
 function createWork() {
