@@ -303,7 +303,7 @@ async function observeKeptDisks(cluster: Cluster, pool: Pool): Promise<Read<Part
     [CLAIMS, "claim"],
   ] as const) {
     const answer = await cluster.list(type, pool, {
-      labelSelector: `${KEPT_FOR_LABEL}=${pool.name}`,
+      labelSelector: KEPT_FOR_LABEL,
       metadataOnly: true,
     });
     // A cluster without CDI has no DataVolumes.

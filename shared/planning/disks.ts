@@ -191,18 +191,29 @@ function diskHash(template: NonNullable<VmSpec["dataVolumeTemplates"]>[number]):
 export interface UnfitDisk {
   readonly ordinal: number;
   readonly disk: string;
+  readonly why: string;
 }
 
 /** Kept disks that stand in the way of a new machine of their ordinal. Those without our record are taken to fit, as the reference does. */
-export function unfitDisks(spec: PoolSpec, kept: readonly Disk[]): readonly UnfitDisk[] {
+export function unfitDisks(pool: Pool, spec: PoolSpec, kept: readonly Disk[]): readonly UnfitDisk[] {
   const templates = spec.virtualMachineTemplate.spec.dataVolumeTemplates ?? [];
   return templates.flatMap((template) =>
     kept.flatMap((disk) => {
       const ordinal = ordinalOf(template.metadata.name, disk.name);
       const mark = keptSchema.safeParse(parseJson(disk.annotations[KEPT_ANNOTATION] ?? "")).data;
-      const waits = controllerOf(disk) === undefined;
-      if (ordinal === undefined || !waits || mark?.template === undefined) return [];
-      return mark.template === diskHash(template) && !disk.terminating ? [] : [{ ordinal, disk: disk.name }];
+      const waits = controllerOf(disk) === undefined && !disk.terminating;
+      if (ordinal === undefined || !waits || mark === undefined) return [];
+      if (mark.pool !== pool.name) return [{ ordinal, disk: disk.name, why: `was kept for pool ${mark.pool}` }];
+      const fits = mark.template === undefined || mark.template === diskHash(template);
+      return fits
+        ? []
+        : [
+            {
+              ordinal,
+              disk: disk.name,
+              why: `was kept from ${mark.machine} and is not what spec.virtualMachineTemplate.spec.dataVolumeTemplates makes now`,
+            },
+          ];
     }),
   );
 }

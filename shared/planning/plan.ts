@@ -205,7 +205,7 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
   const needs = growthNeeds(seen, { spec, mayCreate, unfinished: unfinished.size, choice });
   if (needs.length > 0) return { ...NOTHING, needs };
   const blocked = choice?.kind === "blocked" ? choice.why : undefined;
-  const unfit = unfitDisks(spec, seen.keptDisks ?? []);
+  const unfit = unfitDisks(pool, spec, seen.keptDisks ?? []);
   const hold = scaleInHold(spec);
   const surplus = paused || hold !== undefined ? 0 : Math.max(0, live.length - replicas);
   const out = planScaleOut({
@@ -291,8 +291,8 @@ function growthNeeds(seen: Observation, { spec, mayCreate, unfinished, choice }:
   return needs;
 }
 
-function announceUnfit({ generation }: Pool, { ordinal, disk }: UnfitDisk): Announcement {
-  const message = `ordinal ${ordinal} is left out: disk ${disk}, kept from an earlier machine, does not fit spec.virtualMachineTemplate.spec.dataVolumeTemplates any more; delete the disk to use the ordinal again`;
+function announceUnfit({ generation }: Pool, { ordinal, disk, why }: UnfitDisk): Announcement {
+  const message = `ordinal ${ordinal} is left out: disk ${disk} ${why}; delete the disk to use the ordinal again`;
   return { type: "Warning", reason: "KeptDiskUnfit", message, key: String(generation) };
 }
 

@@ -389,7 +389,8 @@ function finish(input: Acting, update: Update): Update {
   const named = new Set([
     target,
     ...members.flatMap(revisionsIn),
-    ...seen.instances.map(({ labels }) => labels[REVISION_LABEL]),
+    // One on its way out is compared with nothing any more.
+    ...seen.instances.filter(({ terminating }) => !terminating).map(({ labels }) => labels[REVISION_LABEL]),
   ]);
   const isQuiet = claim === undefined || claim.create.size === 0;
   const unused = isQuiet ? seen.ownRevisions.filter(({ name }) => !named.has(name)) : [];
