@@ -8,8 +8,8 @@ import type { MemoryCluster } from "./cluster.ts";
 import { finalizersOf, isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
-import { NAMESPACE, objects, selectorOf } from "./users.ts";
-import { actorOf, type Invocation } from "./world.ts";
+import { isBroken, NAMESPACE, objects, selectorOf } from "./users.ts";
+import type { Invocation } from "./world.ts";
 
 /** What a pool was, and who was in it, after one change of the journal. */
 interface State {
@@ -27,13 +27,13 @@ interface State {
 
 export interface Judge {
   /** Looks at what the journal has since the last time; says what is wrong. */
-  judge(invocations: Iterable<Invocation>): string | undefined;
+  judge(): string | undefined;
 }
 
-export function createJudge(cluster: MemoryCluster): Judge {
+/** `invocationOf` knows our functions by their name in the journal. */
+export function createJudge(cluster: MemoryCluster, invocationOf: (actor: string) => Invocation | undefined): Judge {
   const history = new Map<string, State[]>();
   const names = new Map<string, string>();
-  const known = new Map<string, Invocation>();
   let seen = 0;
   const note = (sequence: number, objectsNow: Snapshot) => {
     for (const pool of objectsNow.pools) names.set(pool.metadata.uid, pool.metadata.name);
@@ -54,13 +54,12 @@ export function createJudge(cluster: MemoryCluster): Judge {
   };
   const past = createPast();
   return {
-    judge(invocations) {
-      for (const invocation of invocations) known.set(actorOf(invocation), invocation);
+    judge() {
       const { journal } = cluster.store;
       for (; seen < journal.length; seen += 1) {
         const change = journal[seen];
         if (change === undefined) break;
-        const invocation = known.get(change.actor);
+        const invocation = invocationOf(change.actor);
         const wrong =
           invocation === undefined ? undefined : judgeChange(change, { invocation, history, names, journal });
         if (wrong !== undefined) return `${wrong} (${describe(change)})`;
@@ -105,8 +104,7 @@ function stateOf(sequence: number, { uid, name }: { uid: string; name: string },
   const controlled = [...vms].filter((vm) => controllerOf(vm) === uid);
   const members = controlled.filter((vm) => vm.metadata.labels?.["pool"] === selectorOf(name)["pool"]);
   const spec = pool === undefined ? {} : recordAt(pool, "spec");
-  const scales =
-    pool !== undefined && !isTerminating(pool) && spec["paused"] !== true && spec["maxUnavailable"] !== "0%";
+  const scales = pool !== undefined && !isTerminating(pool) && spec["paused"] !== true && !isBroken(spec);
   const { replicas } = spec;
   return {
     sequence,
