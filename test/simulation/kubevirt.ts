@@ -39,6 +39,11 @@ export function crashSteps(cluster: MemoryCluster): readonly Step[] {
   }));
 }
 
+/** What KubeVirt could tell of readiness. */
+export function reportSteps(cluster: MemoryCluster): readonly Step[] {
+  return kubevirtSteps(cluster).filter(({ label }) => label.startsWith("report "));
+}
+
 export function isReady(object: KubeObject): boolean {
   const list: unknown = recordAt(object, "status")["conditions"];
   if (!Array.isArray(list)) return false;

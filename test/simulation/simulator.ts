@@ -7,7 +7,7 @@ import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./cover
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
 import { createJudge, type Judge, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
-import { crashSteps, kubevirtSteps } from "./kubevirt.ts";
+import { crashSteps, kubevirtSteps, reportSteps } from "./kubevirt.ts";
 import { ownersOf } from "./objects.ts";
 import { createRandom, type Random, seedOf } from "./random.ts";
 import { shrink } from "./shrink.ts";
@@ -68,6 +68,7 @@ interface Run {
 /** A failure is a value; what is thrown is a fault of the simulation. */
 export async function simulate({ seed, kinds, only }: RunOptions): Promise<RunResult> {
   const run = startRun(seed, kinds);
+  if (run.mood.startsAtRest) for (let minute = 0; minute < 3; minute += 1) await liveMinute(run, createRandom(0));
   const positions = only ?? Array.from({ length: STEPS }, (_, position) => position);
   for (const position of positions) {
     const random = createRandom(seedOf(seed, position + 1));
@@ -187,6 +188,8 @@ const WEIGHTS = {
   burst: 20,
   deliver: 10,
   intrude: 4,
+  ambush: 1,
+  finish: 2,
   kubevirt: 12,
   user: 8,
   notice: 8,
@@ -199,26 +202,69 @@ const WEIGHTS = {
   crash: 4,
   restart: 1,
   pages: 1,
+  calm: 0.3,
 } as const;
 type StepKind = keyof typeof WEIGHTS;
 const STEP_KINDS: readonly StepKind[] = [
-  ...(["calls", "burst", "deliver", "intrude", "kubevirt", "user", "notice", "fact", "garbage"] as const),
-  ...(["time", "late", "kill", "resync", "crash", "restart", "pages"] as const),
+  ...([
+    "calls",
+    "burst",
+    "deliver",
+    "intrude",
+    "ambush",
+    "finish",
+    "kubevirt",
+    "user",
+    "notice",
+    "fact",
+    "garbage",
+  ] as const),
+  ...(["time", "late", "kill", "resync", "crash", "restart", "pages", "calm"] as const),
 ];
+
+/** Passes that meet over one pool that people scale, and little else: where the claim is put to the test. */
+const DUEL_WEIGHTS: Partial<Record<StepKind, number>> = {
+  calls: 8,
+  burst: 6,
+  intrude: 2,
+  ambush: 12,
+  finish: 12,
+  user: 12,
+  kubevirt: 10,
+  crash: 10,
+  late: 8,
+  kill: 5,
+  time: 4,
+  garbage: 2,
+  calm: 2.5,
+};
 
 /** What a run is like: with everything at once nothing gets far, so each has some of it, and more of that. */
 interface Mood {
+  readonly isDuel: boolean;
   readonly weights: readonly (readonly [StepKind, number])[];
   /** How many times as often as usual calls go wrong. */
   readonly risk: number;
   readonly burstMax: number;
+  /** Durations up to this come up. */
+  readonly patienceMs: number;
+  /** The pool has come to rest before the first step. */
+  readonly startsAtRest: boolean;
   readonly users: UserMood;
 }
 
 function drawMood(random: Random): Mood {
-  const weights = STEP_KINDS.map((kind) => [kind, WEIGHTS[kind] * (random.pick([0.2, 1, 1, 3]) ?? 1)] as const);
-  const risk = random.pick([0, 0.5, 1, 2]) ?? 1;
-  return { weights, risk, burstMax: random.pick([8, 8, 25]) ?? 8, users: drawUserMood(random) };
+  const isDuel = random.chance(0.6);
+  const usual = (kind: StepKind) => (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
+  return {
+    isDuel,
+    weights: STEP_KINDS.map((kind) => [kind, usual(kind) * (random.pick([0, 0.5, 1, 2]) ?? 1)] as const),
+    risk: random.pick([0.3, 1, 2]) ?? 1,
+    burstMax: random.pick([6, 15, 30]) ?? 6,
+    patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
+    startsAtRest: random.chance(0.7),
+    users: drawUserMood(random, isDuel),
+  };
 }
 
 function drawKind({ weights }: Mood, random: Random): StepKind {
@@ -235,7 +281,7 @@ async function takeStep(run: Run, random: Random): Promise<string> {
   const { world } = run;
   const label = await tryStep(drawKind(run.mood, random), run, random);
   if (label !== undefined) return label;
-  return world.calls.length > 0 ? takeCall(run, random) : passTime(world, random);
+  return world.calls.length > 0 ? takeCall(run, random) : passTime(run, random);
 }
 
 /** Undefined when there is nothing of that kind to do. */
@@ -261,14 +307,26 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
       see(run.coverage, "a pass begins beside the queues");
       return `a pass of ${name} beside the queues`;
     }
-    case "kubevirt":
-      return takeAny(kubevirtSteps(cluster), random);
+    case "ambush":
+      return ambush(run, random);
+    case "finish":
+      return finish(run, random);
+    case "kubevirt": {
+      const label = takeAny(kubevirtSteps(cluster), random);
+      if (!run.mood.isDuel || label === undefined || random.chance(0.3)) return label;
+      for (let left = KUBEVIRT_STEPS_MAX; left > 0 && takeAny(kubevirtSteps(cluster), random); left -= 1);
+      return "KubeVirt catches up";
+    }
     case "user":
       return takeAny([userStep(cluster, random, run.mood.users)], random);
     case "garbage":
       return takeAny(garbageSteps(cluster), random);
-    case "crash":
-      return takeAny(crashSteps(cluster), random);
+    case "crash": {
+      const label = takeAny(crashSteps(cluster), random);
+      // Often told at once: a machine's rank changes with it.
+      if (label !== undefined && random.chance(0.7)) takeAny(reportSteps(cluster), random);
+      return label;
+    }
     case "notice": {
       const [notice] = run.notices.splice(random.int(Math.max(1, run.notices.length)), 1);
       const queue = random.chance(0.8) ? "passes" : "late";
@@ -302,11 +360,13 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "resync":
       world.resync();
       return "resync";
+    case "calm":
+      return calm(run);
     case "pages":
       cluster.expirePages();
       return "page tokens expire";
     case "time":
-      return passTime(world, random);
+      return passTime(run, random);
   }
 }
 
@@ -329,9 +389,10 @@ function takeFact(world: World, random: Random): string | undefined {
 
 const DURATIONS_MS = [200, 1_000, 1_000, 2_500, 2_500, 5_000, 12_000, 31_000, 61_000, 155_000] as const;
 
-function passTime(world: World, random: Random): string {
+function passTime({ world, mood }: Run, random: Random): string {
   // A call that is under way takes long only now and then.
-  const choices = world.calls.length > 0 && random.chance(0.9) ? DURATIONS_MS.slice(0, 5) : DURATIONS_MS;
+  const isHasty = world.calls.length > 0 && random.chance(0.9);
+  const choices = DURATIONS_MS.filter((ms) => ms <= (isHasty ? 2_500 : mood.patienceMs));
   const ms = random.pick(choices) ?? 0;
   world.advance(ms);
   return `${ms} ms pass`;
@@ -346,15 +407,70 @@ function unreachable(): Error {
   return Object.assign(new Error("the connection was reset"), { code: "ECONNRESET" });
 }
 
-/** Several calls, one after the other, so that passes get on; each is judged. */
+/** Several calls of one function, so that it gets on while the others stand still; each is judged. */
 async function takeBurst(run: Run, random: Random): Promise<string> {
+  const { world } = run;
+  const invocation = random.pick(world.calls)?.invocation;
   const told: string[] = [];
-  for (let left = 1 + random.int(run.mood.burstMax); left > 0 && run.world.calls.length > 0; left -= 1) {
-    told.push(takeCall(run, random));
-    await run.world.settle();
+  for (let left = 1 + random.int(run.mood.burstMax); left > 0; left -= 1) {
+    const calls = world.calls.filter((call) => call.invocation === invocation);
+    if (calls.length === 0) break;
+    told.push(takeCall(run, random, calls));
+    await world.settle();
     judgeNow(run);
   }
   return told.join("; ");
+}
+
+/** Everything ends and nothing is left to wait for: another round begins from rest. */
+async function calm(run: Run): Promise<string> {
+  const { world } = run;
+  for (const invocation of [...world.invocations]) world.kill(invocation);
+  world.advance(CALM_MS);
+  makeUsersReasonable(world.cluster, { resume: true });
+  for (let minute = 0; minute < 2; minute += 1) await liveMinute(run, createRandom(0));
+  return "calm";
+}
+
+/** Longer than a claim can make a pass wait. */
+const CALM_MS = 200_000;
+/** Most calls of one pass; that it goes on for longer is judged in peace. */
+const PASS_CALLS_MAX = 80;
+/** More than a handful of machines need to settle. */
+const KUBEVIRT_STEPS_MAX = 60;
+
+/** A pass begins, gets to where it is about to claim, create or delete, and stands there while the world goes on. */
+async function ambush(run: Run, random: Random): Promise<string> {
+  const { world } = run;
+  const before = new Set(world.invocations);
+  world.intrude({ namespace: NAMESPACE, name: POOL_NAMES[0] }, random.chance(0.5) ? "sweep" : "again");
+  const invocation = [...world.invocations].find((other) => !before.has(other));
+  let lurks = 1 + random.int(4);
+  for (let left = PASS_CALLS_MAX; left > 0 && run.failure === undefined; left -= 1) {
+    await world.settle();
+    judgeNow(run);
+    const [call, ...others] = world.calls.filter((other) => other.invocation === invocation);
+    if (call === undefined) break;
+    if ([call, ...others].some(isGuarded)) lurks -= 1;
+    if (lurks === 0) return `a pass lies in wait before ${[call, ...others].map(describe).join(", ")}`;
+    world.answer(call);
+  }
+  return "a pass from beginning to end";
+}
+
+/** One function goes on to its end while the others stand still. */
+async function finish(run: Run, random: Random): Promise<string | undefined> {
+  const { world } = run;
+  const invocation = random.pick(world.calls)?.invocation;
+  if (invocation === undefined) return undefined;
+  for (let left = PASS_CALLS_MAX; left > 0 && run.failure === undefined; left -= 1) {
+    const call = random.pick(world.calls.filter((other) => other.invocation === invocation));
+    if (call === undefined) break;
+    world.answer(call);
+    await world.settle();
+    judgeNow(run);
+  }
+  return `${actorOf(invocation)} goes on to its end`;
 }
 
 /** Creates and deletes machines, or says that it will. */
@@ -372,8 +488,8 @@ const REFUSALS = [
 const QUOTA = [403, "Forbidden"] as const;
 
 /** Lets one call, whichever, take effect, be answered, be lost, be late or be refused. */
-function takeCall({ world, coverage, mood }: Run, random: Random): string {
-  const call = random.pick(world.calls);
+function takeCall({ world, coverage, mood }: Run, random: Random, calls = world.calls): string {
+  const call = random.pick(calls);
   if (call === undefined) return "no call";
   const told = describe(call);
   if (call.answer !== undefined) {
@@ -420,7 +536,7 @@ async function makePeace(run: Run): Promise<void> {
   world.late.splice(0);
   world.setClocks();
   run.notices.splice(0);
-  makeUsersReasonable(world.cluster);
+  makeUsersReasonable(world.cluster, { resume: false });
   const isDone = () => mismatches(world.cluster).length === 0;
   for (let minute = 0; minute < PEACE_MINUTES && run.failure === undefined && !isDone(); minute += 1) {
     await liveMinute(run, random);

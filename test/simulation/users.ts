@@ -3,7 +3,7 @@ import { isRecord } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import type { MemoryCluster } from "./cluster.ts";
 import type { Step } from "./garbage.ts";
-import { isTerminating, type KubeObject, ownersOf } from "./objects.ts";
+import { isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import type { Random } from "./random.ts";
 
 export const NAMESPACE = "default";
@@ -41,6 +41,7 @@ export interface UserMood {
   readonly vmActs: readonly VmAct[];
   /** The share of acts on pools that scale. */
   readonly scaling: number;
+  readonly otherPool: number;
   readonly vmShare: number;
 }
 
@@ -59,19 +60,20 @@ type PoolAct = (typeof POOL_ACTS)[number];
 const VM_ACTS = ["detach", "relabel", "labelBack", "occupy", "free", "delete"] as const;
 type VmAct = (typeof VM_ACTS)[number];
 
-export function drawUserMood(random: Random): UserMood {
-  const isOften = random.chance(0.3);
+/** With `mostlyScale` they hardly do anything else. */
+export function drawUserMood(random: Random, mostlyScale: boolean): UserMood {
   return {
     poolActs: POOL_ACTS.filter(() => random.chance(0.3)),
     vmActs: VM_ACTS.filter(() => random.chance(0.5)),
-    scaling: isOften ? 0.95 : 0.5,
-    vmShare: random.pick([0, 0.15, 0.4]) ?? 0,
+    scaling: mostlyScale ? 0.85 : 0.5,
+    otherPool: mostlyScale ? 0.02 : 0.2,
+    vmShare: random.pick(mostlyScale ? [0, 0.05, 0.3] : [0, 0.15, 0.4]) ?? 0,
   };
 }
 
 /** One thing that a user could do now. */
 export function userStep(cluster: MemoryCluster, random: Random, mood: UserMood): Step {
-  const poolName = random.chance(0.8) ? POOL_NAMES[0] : POOL_NAMES[1];
+  const poolName = random.chance(mood.otherPool) ? POOL_NAMES[1] : POOL_NAMES[0];
   const pool = objects(cluster, "virtualmachinepools").find(({ metadata }) => metadata.name === poolName);
   if (pool === undefined) {
     const replicas = random.int(REPLICAS_MAX);
@@ -85,9 +87,11 @@ export function userStep(cluster: MemoryCluster, random: Random, mood: UserMood)
 }
 
 /** Undoes what keeps a pool from working, so that it can come to rest. */
-export function makeUsersReasonable(cluster: MemoryCluster): void {
+export function makeUsersReasonable(cluster: MemoryCluster, { resume }: { resume: boolean }): void {
   for (const { metadata } of objects(cluster, "virtualmachinepools")) {
-    change(cluster, `${POOLS}/${metadata.name}`, { spec: LEGAL_SPEC });
+    change(cluster, `${POOLS}/${metadata.name}`, {
+      spec: { ...LEGAL_SPEC, ...(resume ? { paused: null } : {}) },
+    });
   }
 }
 
@@ -134,7 +138,10 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
   });
   switch (act) {
     case undefined: {
-      const replicas = random.chance(0.3) ? 0 : random.int(REPLICAS_MAX + 1);
+      const { replicas: current } = recordAt(pool, "spec");
+      // Mostly a step up or down, so that what was wanted before is soon wanted again.
+      const next = (typeof current === "number" ? current : 1) + (random.pick([-2, -1, -1, 1, 1]) ?? 0);
+      const replicas = random.chance(0.25) ? random.int(REPLICAS_MAX + 1) : Math.min(REPLICAS_MAX, Math.max(0, next));
       const body = { spec: { replicas } };
       return { label: `user scales ${name} to ${replicas}`, take: () => change(cluster, `${path}/scale`, body) };
     }
