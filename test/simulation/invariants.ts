@@ -9,7 +9,7 @@ import { finalizersOf, isTerminating, type KubeObject, ownersOf, recordAt } from
 import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
 import { isBroken, NAMESPACE, objects, selectorOf } from "./users.ts";
-import type { Invocation } from "./world.ts";
+import type { Invocation, PendingCall } from "./world.ts";
 
 /** What a pool was, and who was in it, after one change of the journal. */
 interface State {
@@ -384,4 +384,62 @@ function poolMismatches(pool: KubeObject, vms: readonly KubeObject[]): string[] 
 function claimOf(pool: KubeObject): Readonly<Record<string, unknown>> {
   const claim: unknown = parseJson(pool.metadata.annotations?.[CLAIM_ANNOTATION] ?? "{}");
   return isRecord(claim) ? claim : {};
+}
+
+/** A call that may still take effect, whether or not anybody waits for its answer. */
+type UnderWay = Pick<PendingCall, "request">;
+
+/**
+ * What the invariants 2 and 3 rest on, and what breaks long before them: a create or delete that may still take effect stands in its
+ * pool's claim, until it would miss. An unreadable claim, and one that makes everybody wait, covers them all.
+ */
+export function judgeClaims(cluster: MemoryCluster, calls: readonly UnderWay[], now: number): string | undefined {
+  for (const { request } of calls) {
+    const { method, path, body } = request;
+    if (!path.includes("/virtualmachines")) continue;
+    const uncovered =
+      method === "POST"
+        ? isUncoveredCreate(cluster, body, now)
+        : method === "DELETE" && isUncoveredDelete(cluster, { path, body }, now);
+    if (uncovered) return `claim: ${method} ${path} may still take effect but is not claimed any more`;
+  }
+  return undefined;
+}
+
+function isUncoveredCreate(cluster: MemoryCluster, body: unknown, now: number): boolean {
+  const metadata = isRecord(body) ? recordAt(body, "metadata") : {};
+  const [owner] = Array.isArray(metadata["ownerReferences"]) ? metadata["ownerReferences"].filter(isRecord) : [];
+  const pool = objects(cluster, "virtualmachinepools").find((entry) => entry.metadata.uid === owner?.["uid"]);
+  // Once its pool is let go the machine would be nobody's.
+  if (pool === undefined) return true;
+  const ordinal = Number(/\d+$/.exec(String(metadata["name"]))?.[0]);
+  const claim = claimOf(pool);
+  if (coversAll(claim, now)) return false;
+  const ranges = Object.values(recordAt(claim, "create")).join(",").split(",");
+  return !ranges.some((range) => {
+    const [first = "", last = first] = range.split("-");
+    return first !== "" && Number(first) <= ordinal && ordinal <= Number(last);
+  });
+}
+
+function isUncoveredDelete(
+  cluster: MemoryCluster,
+  { path, body }: { path: string; body: unknown },
+  now: number,
+): boolean {
+  const name = /\/virtualmachines\/([^/?]+)/.exec(path)?.[1];
+  const vm = objects(cluster, "virtualmachines").find((entry) => entry.metadata.name === name);
+  const { uid, resourceVersion } = isRecord(body) ? recordAt(body, "preconditions") : {};
+  const misses = (given: unknown, is: string | undefined) => given !== undefined && given !== is;
+  if (vm === undefined || isTerminating(vm)) return false;
+  if (misses(uid, vm.metadata.uid) || misses(resourceVersion, vm.metadata.resourceVersion)) return false;
+  const pool = objects(cluster, "virtualmachinepools").find((entry) => entry.metadata.uid === controllerOf(vm));
+  if (pool === undefined || coversAll(claimOf(pool), now)) return false;
+  const items = String(claimOf(pool)["delete"] ?? "").split(" ");
+  return !items.some((item) => item.split(":")[1] === vm.metadata.uid.slice(0, 8));
+}
+
+function coversAll(claim: Readonly<Record<string, unknown>>, now: number): boolean {
+  const { v, waitUntil } = claim;
+  return v !== 1 || (typeof waitUntil === "string" && Date.parse(waitUntil) > now);
 }

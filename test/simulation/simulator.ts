@@ -5,7 +5,7 @@ import type { WakeUp } from "../../shared/events/wake-ups.ts";
 import { type Plan, planPass } from "../../shared/planning/plan.ts";
 import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./coverage.ts";
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
-import { createJudge, type Judge, mismatches } from "./invariants.ts";
+import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
 import { crashSteps, kubevirtSteps, reportSteps } from "./kubevirt.ts";
 import { ownersOf } from "./objects.ts";
@@ -179,7 +179,16 @@ function seeChange({ coverage, world }: Run, change: Change): void {
 }
 
 function judgeNow(run: Run): void {
-  run.failure ??= run.judge.judge() ?? run.world.errors[0] ?? run.faults[0];
+  const { world } = run;
+  run.failure ??=
+    run.judge.judge() ??
+    judgeClaims(
+      world.cluster,
+      [...world.calls.filter(({ answer }) => answer === undefined), ...world.late],
+      world.now(),
+    ) ??
+    run.world.errors[0] ??
+    run.faults[0];
 }
 
 /** How often a kind of step comes up; what is not possible now lets a call go on, or the clock. */
@@ -202,7 +211,7 @@ const WEIGHTS = {
   crash: 4,
   restart: 1,
   pages: 1,
-  calm: 0.3,
+  calm: 0.2,
 } as const;
 type StepKind = keyof typeof WEIGHTS;
 const STEP_KINDS: readonly StepKind[] = [
@@ -236,8 +245,15 @@ const DUEL_WEIGHTS: Partial<Record<StepKind, number>> = {
   kill: 5,
   time: 4,
   garbage: 2,
-  calm: 2.5,
+  calm: 0.8,
 };
+
+/** How much of its usual weight a kind of step has in a run; without the essential ones nothing happens at all. */
+const SHARES = { essential: [0.5, 1, 2], other: [0, 0.5, 1, 2] } as const;
+
+function shareOf(kind: StepKind): keyof typeof SHARES {
+  return kind === "user" || kind === "ambush" || kind === "finish" || kind === "calls" ? "essential" : "other";
+}
 
 /** What a run is like: with everything at once nothing gets far, so each has some of it, and more of that. */
 interface Mood {
@@ -258,7 +274,7 @@ function drawMood(random: Random): Mood {
   const usual = (kind: StepKind) => (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
   return {
     isDuel,
-    weights: STEP_KINDS.map((kind) => [kind, usual(kind) * (random.pick([0, 0.5, 1, 2]) ?? 1)] as const),
+    weights: STEP_KINDS.map((kind) => [kind, usual(kind) * (random.pick(SHARES[shareOf(kind)]) ?? 1)] as const),
     risk: random.pick([0.3, 1, 2]) ?? 1,
     burstMax: random.pick([6, 15, 30]) ?? 6,
     patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
@@ -277,11 +293,15 @@ function drawKind({ weights }: Mood, random: Random): StepKind {
   return "time";
 }
 
+/** How often another kind is drawn when there is nothing to do of one; then time passes. */
+const DRAWS_MAX = 20;
+
 async function takeStep(run: Run, random: Random): Promise<string> {
-  const { world } = run;
-  const label = await tryStep(drawKind(run.mood, random), run, random);
-  if (label !== undefined) return label;
-  return world.calls.length > 0 ? takeCall(run, random) : passTime(run, random);
+  for (let draws = 0; draws < DRAWS_MAX; draws += 1) {
+    const label = await tryStep(drawKind(run.mood, random), run, random);
+    if (label !== undefined) return label;
+  }
+  return passTime(run, random);
 }
 
 /** Undefined when there is nothing of that kind to do. */

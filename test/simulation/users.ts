@@ -67,7 +67,7 @@ export function drawUserMood(random: Random, mostlyScale: boolean): UserMood {
     vmActs: VM_ACTS.filter(() => random.chance(0.5)),
     scaling: mostlyScale ? 0.85 : 0.5,
     otherPool: mostlyScale ? 0.02 : 0.2,
-    vmShare: random.pick(mostlyScale ? [0, 0.05, 0.3] : [0, 0.15, 0.4]) ?? 0,
+    vmShare: random.pick(mostlyScale ? [0, 0.1, 0.4] : [0, 0.15, 0.4]) ?? 0,
   };
 }
 
@@ -141,7 +141,8 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
       const { replicas: current } = recordAt(pool, "spec");
       // Mostly a step up or down, so that what was wanted before is soon wanted again.
       const next = (typeof current === "number" ? current : 1) + (random.pick([-2, -1, -1, 1, 1]) ?? 0);
-      const replicas = random.chance(0.25) ? random.int(REPLICAS_MAX + 1) : Math.min(REPLICAS_MAX, Math.max(0, next));
+      const isFar = next < 0 || next > REPLICAS_MAX || random.chance(0.2);
+      const replicas = isFar ? random.int(REPLICAS_MAX + 1) : next;
       const body = { spec: { replicas } };
       return { label: `user scales ${name} to ${replicas}`, take: () => change(cluster, `${path}/scale`, body) };
     }
