@@ -145,7 +145,8 @@ function judgeChange(change: Change, facts: Case): string | undefined {
     case "events":
       return undefined;
     case "controllerrevisions":
-      return before === undefined && facts.names.has(controllerOf(after ?? NOBODY) ?? "")
+      return (before === undefined || after === undefined) &&
+        facts.names.has(controllerOf(after ?? before ?? NOBODY) ?? "")
         ? undefined
         : "invariant 1: a revision that is not the pool's";
     case "virtualmachinepools":
