@@ -56,44 +56,58 @@ export interface DiskCareInput {
   readonly leaving: readonly Vm[];
   /** Machines of this pool that stay. */
   readonly live: readonly Vm[];
+  /** Machines that live on and are about to leave the pool. */
+  readonly released: readonly Vm[];
 }
 
 /** Finishes machines on their way out, disks first; sees to it that the disks of the others can outlive them, or not. */
-export function planDiskCare({ seen, leaving, live }: DiskCareInput): DiskCare {
+export function planDiskCare({ seen, leaving, live, released }: DiskCareInput): DiskCare {
   const keeps = keepsDisks(seen.pool.spec);
   const concerned = leaving.filter((vm) => keeps || isGuarded(vm));
-  const unguarded = live.filter((vm) => vm.spec !== undefined && isOutdated(vm, keeps)).slice(0, LOOKED_AT_MAX);
+  // Outside the pool a machine's disks go with it, as with any machine.
+  const parting = released.filter(isGuarded);
+  const outdated = live.filter((vm) => vm.spec !== undefined && isOutdated(vm, keeps)).slice(0, LOOKED_AT_MAX);
+  const mayGuard = !keeps || (seen.namespaceUid ?? "") !== "";
+  const unguarded = mayGuard ? outdated : [];
   const free = leaving.filter((vm) => !concerned.includes(vm));
-  const unread = concerned.filter(({ spec, uid }) => spec === undefined && !seen.specless.has(uid));
+  const unread = [...concerned, ...parting].filter(({ spec, uid }) => spec === undefined && !seen.specless.has(uid));
   if (unread.length > 0) return { needs: [{ read: "specs", vms: unread }], actions: [], free, reasons: [] };
-  const all = [...concerned, ...unguarded].filter(({ spec }) => spec !== undefined);
+  const all = [...concerned, ...parting, ...unguarded].filter(({ spec }) => spec !== undefined);
   const needs: Need[] = [];
   if (all.some(({ uid }) => !seen.disks.has(uid)))
     needs.push({ read: "disks", vms: all.filter(({ uid }) => !seen.disks.has(uid)) });
-  if (unguarded.length > 0 && keeps && seen.namespaceUid === undefined) needs.push({ read: "namespace" });
+  if (outdated.length > 0 && keeps && seen.namespaceUid === undefined) needs.push({ read: "namespace" });
   if (needs.length > 0) return { needs, actions: [], free, reasons: [] };
   const lost = concerned.filter(({ spec }) => spec === undefined);
   return {
     needs,
     actions: [
       ...concerned.flatMap((vm) => finishDisks(seen, vm, keeps)),
-      ...unguarded.flatMap((vm) => guardDisks(seen, vm, keeps)),
+      ...unguarded.flatMap((vm) => [...changeGuards(seen, vm, keeps), ...mark(seen, vm, keeps)]),
+      ...parting.flatMap((vm) => changeGuards(seen, vm, false)),
     ],
     free: [...free, ...concerned.filter(({ spec }) => spec !== undefined)],
-    reasons: lost.map(({ name }) => `${name} is held: its spec cannot be read, so its disks cannot be kept`),
+    reasons: [
+      ...lost.map(({ name }) => `${name} is held: its spec cannot be read, so its disks cannot be kept`),
+      ...(keeps && outdated.length > 0 && !mayGuard ? [UNGUARDED] : []),
+    ],
   };
 }
 
+const UNGUARDED =
+  "the pool's namespace may not be read: disks of machines that are deleted in the foreground are not kept";
+
 /** On its way out: its disks let go of it, or go with it. */
-function finishDisks({ pool, disks, namespaceUid }: Observation, vm: Vm, keeps: boolean): Action[] {
-  const own = (disks.get(vm.uid) ?? []).filter((disk) => controllerOf(disk)?.uid === vm.uid && !disk.terminating);
+function finishDisks(seen: Observation, vm: Vm, keeps: boolean): Action[] {
+  const { pool } = seen;
+  const own = ownDisks(seen, vm);
   if (keeps) {
     return own.map((disk) => {
       const owners = disk.owners.filter(({ uid }) => uid !== vm.uid);
       return changeDisk(disk, { vm, owners, kept: keptMark(pool, vm, disk), why: "it outlives the machine" });
     });
   }
-  const guarded = own.filter((disk) => disk.owners.some(isGuard) && namespaceUid !== "");
+  const guarded = own.filter((disk) => disk.owners.some(isGuard));
   return guarded.map((disk) =>
     changeDisk(disk, {
       vm,
@@ -105,28 +119,31 @@ function finishDisks({ pool, disks, namespaceUid }: Observation, vm: Vm, keeps: 
 }
 
 /** While it lives: the namespace is a second owner of its disks, if they are to outlive it. */
-function guardDisks(seen: Observation, vm: Vm, keeps: boolean): Action[] {
+function changeGuards(seen: Observation, vm: Vm, keeps: boolean): Action[] {
   const { pool, namespaceUid = "" } = seen;
-  const disks = seen.disks.get(vm.uid) ?? [];
-  const own = disks.filter((disk) => controllerOf(disk)?.uid === vm.uid && !disk.terminating);
+  const changed = ownDisks(seen, vm).filter((disk) => disk.owners.some(isGuard) !== keeps);
+  return changed.map((disk) => {
+    const others = disk.owners.filter((owner) => !isGuard(owner));
+    const owners = keeps ? [...others, guardOf(pool.namespace, namespaceUid)] : others;
+    const why = keeps ? "it is to outlive the machine" : "it is to go with the machine";
+    return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(pool, vm, disk) : null, why });
+  });
+}
+
+/** Notes on the machine that its disks are guarded; as an empty text while some of them are not there yet. */
+function mark(seen: Observation, vm: Vm, keeps: boolean): Action[] {
+  if (!keeps) return [{ kind: "markVm", vm, disks: null, why: "its disks go with it" }];
+  const own = ownDisks(seen, vm);
   // KubeVirt writes the owners anew when a machine takes over a kept disk: only then is the guard there to stay.
-  const isGuardedFor = (name: string) => own.some((disk) => disk.name === name && disk.owners.some(isGuard));
-  const changes = own
-    .filter((disk) => disk.owners.some(isGuard) !== keeps)
-    .map((disk) => {
-      const others = disk.owners.filter((owner) => !isGuard(owner));
-      const owners = keeps ? [...others, guardOf(pool.namespace, namespaceUid)] : others;
-      const why = keeps ? "it is to outlive the machine" : "it is to go with the machine";
-      return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(pool, vm, disk) : null, why });
-    });
-  if (keeps && namespaceUid === "") return [];
-  const isComplete = vm.spec !== undefined && diskNamesOf(vm.spec).templates.every(isGuardedFor);
-  if (keeps && (changes.length > 0 || !isComplete)) return changes;
-  const names = keeps ? guardText(vm) : null;
-  return [
-    ...changes,
-    { kind: "markVm", vm, disks: names, why: keeps ? "its disks outlive it" : "its disks go with it" },
-  ];
+  const isComplete =
+    vm.spec !== undefined && diskNamesOf(vm.spec).templates.every((name) => own.some((disk) => disk.name === name));
+  if (isComplete) return [{ kind: "markVm", vm, disks: guardText(vm), why: "its disks outlive it" }];
+  if (own.length === 0 || isGuarded(vm)) return [];
+  return [{ kind: "markVm", vm, disks: "", why: "the first of its disks outlive it" }];
+}
+
+function ownDisks({ disks }: Observation, vm: Vm): readonly Disk[] {
+  return (disks.get(vm.uid) ?? []).filter((disk) => controllerOf(disk)?.uid === vm.uid && !disk.terminating);
 }
 
 /** The guards of its disks are not the ones that the pool asks for now. */

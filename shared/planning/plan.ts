@@ -161,17 +161,21 @@ export function planPass(seen: Observation, limits: Limits): Plan {
 
 /** Finishes machines on their way out and lets go of those that left; allowed in every state of the pool. */
 function planUpkeep(seen: Observation, { members, relabelled, detached }: Membership): Part {
-  const leaving = members.filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER));
-  const care = planDiskCare({ seen, leaving, live: members.filter(({ terminating }) => !terminating) });
+  const isLive = ({ terminating }: Vm) => !terminating;
+  const leaving = [...members, ...relabelled].filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER));
+  const care = planDiskCare({ seen, leaving, live: members.filter(isLive), released: relabelled.filter(isLive) });
+  const held = leaving.filter((vm) => !care.free.includes(vm));
+  const released = relabelled.filter((vm) => !held.includes(vm));
+  const finished = care.free.filter((vm) => !relabelled.includes(vm));
   return {
     ...NOTHING,
     needs: care.needs,
     reasons: care.reasons,
     actions: [
-      ...relabelled.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
       ...care.actions,
+      ...released.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
       ...detached.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "no pool controls it any more" }) as const),
-      ...care.free.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
+      ...finished.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
     ],
   };
 }
@@ -442,7 +446,7 @@ function freeMachines(
   const { pool } = seen;
   const leaving = owned.filter(({ terminating }) => terminating);
   const live = owned.filter(({ terminating }) => !terminating);
-  const care = planDiskCare({ seen, leaving, live: [] });
+  const care = planDiskCare({ seen, leaving, live: [], released: [] });
   if (care.needs.length > 0) return { ...NOTHING, needs: care.needs, reasons: [DELETING] };
   const stays = !keepsDisks(pool.spec) || pool.finalizers.includes(ORPHAN_FINALIZER);
   const isCollected = pool.finalizers.includes(FOREGROUND_FINALIZER);
