@@ -5,7 +5,7 @@ import { EMPTY_LEDGER, type Ledger, parseClaim } from "../../shared/planning/cla
 import { isRecord } from "../../shared/planning/json.ts";
 import { type Pool, parsePool, parseVm, type Vm } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
-import type { Action, Observation } from "../../shared/planning/plan.ts";
+import type { Action } from "../../shared/planning/plan.ts";
 import { anObservation } from "../support/builders.ts";
 import {
   aCluster,
@@ -75,7 +75,7 @@ interface Setting {
 async function apply(actions: readonly Action[], { routes, pool = aSeenPool(), ledger, timeLeftMs }: Setting) {
   const wire = aWire(...routes);
   const sleeps: number[] = [];
-  const seen: Observation = { ...anObservation({ pool, narrow: true }), ledger: ledger ?? EMPTY_LEDGER };
+  const seen = anObservation({ now: NOW, pool, narrow: true, ledger: ledger ?? EMPTY_LEDGER });
   const applied = await applyPlan(
     { needs: [], actions, reasons: [], announcements: [], members: [] },
     {
@@ -337,10 +337,12 @@ it("says in the claim who acts, when, on which generation and with what", async 
     at: NOW,
     nonce: "nonce-now",
     generation: 1,
-    since: { at: NOW, generation: 1 },
+    since: { at: NOW, generation: 1, naming: "+" },
     waitUntil: undefined,
     create: new Map([[0, NOW]]),
     delete: [],
+    restart: [],
+    rollout: undefined,
   });
 });
 
