@@ -1,6 +1,7 @@
 /** Moves machines to the template in force, and restarts or replaces what cannot follow it running, within `maxUnavailable`. */
 import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts";
 import { isRecord } from "./json.ts";
+import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
 import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
 import { REVISION_LABEL, UPDATED_ANNOTATION } from "./names.ts";
@@ -378,7 +379,8 @@ export function resolveMaxUnavailable(value: PoolSpec["maxUnavailable"], replica
 }
 
 function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
-  return new Map(instances.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
+  const ordered = instances.toSorted(byNameAndUid);
+  return new Map(ordered.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
 }
 
 function recordIn(value: unknown): Readonly<Record<string, unknown>> {
@@ -403,7 +405,8 @@ function revocations(
   wanted: { readonly restarts: readonly { readonly instance: Instance }[]; readonly replacements: readonly Vm[] },
 ): Action[] {
   const unfinished = instances.filter((instance) => !instance.terminating && isClaimed(instance, claim?.restart ?? []));
-  const dropped = unfinished.filter((instance) => !wanted.restarts.some((restart) => restart.instance === instance));
+  const isWanted = (instance: Instance) => wanted.restarts.some((restart) => restart.instance === instance);
+  const dropped = unfinished.filter((instance) => !isWanted(instance)).sort(byNameAndUid);
   const why = "an earlier pass claimed it, and it is no longer wanted";
   return [
     ...dropped.map(
@@ -428,7 +431,7 @@ function finish(input: Finishing, update: Update): Update {
     ...members.flatMap(revisionsIn),
     ...seen.instances.map(({ labels }) => labels[REVISION_LABEL]),
   ]);
-  const unused = seen.ownRevisions.filter(({ name }) => !named.has(name));
+  const unused = seen.ownRevisions.filter(({ name }) => !named.has(name)).sort(byNameAndUid);
   if (unused.length > 0) {
     // A machine that is still to appear may name one of them.
     const isQuiet = claim === undefined || claim.create.size === 0;
