@@ -5,20 +5,13 @@
  */
 import * as z from "zod";
 import { fnv1a } from "./hash.ts";
-import { parseJson } from "./json.ts";
-import {
-  controllerOf,
-  type Disk,
-  type OwnerReference,
-  type Pool,
-  type PoolSpec,
-  type Vm,
-  type VmSpec,
-} from "./model.ts";
+import { isRecord, parseJson } from "./json.ts";
+import { controllerOf, type Disk, type OwnerReference, type PoolSpec, type Vm, type VmSpec } from "./model.ts";
 import { GUARDED_ANNOTATION, KEPT_ANNOTATION, KEPT_FOR_LABEL, ordinalOf, POOL_FINALIZER } from "./names.ts";
 import type { Action, Need, Observation } from "./plan.ts";
 import { keepsDisks } from "./scale-in.ts";
-import { canonicalText } from "./semantic.ts";
+import { canonicalText, isSame, type Path } from "./semantic.ts";
+import { indexVmSpec } from "./template.ts";
 
 /** Machines whose disks are looked at in one loop of a pass. */
 const LOOKED_AT_MAX = 50;
@@ -99,12 +92,11 @@ const UNGUARDED =
 
 /** On its way out: its disks let go of it, or go with it. */
 function finishDisks(seen: Observation, vm: Vm, keeps: boolean): Action[] {
-  const { pool } = seen;
   const own = ownDisks(seen, vm);
   if (keeps) {
     return own.map((disk) => {
       const owners = disk.owners.filter(({ uid }) => uid !== vm.uid);
-      return changeDisk(disk, { vm, owners, kept: keptMark(pool, vm, disk), why: "it outlives the machine" });
+      return changeDisk(disk, { vm, owners, kept: keptMark(seen, vm, disk), why: "it outlives the machine" });
     });
   }
   const guarded = own.filter((disk) => disk.owners.some(isGuard));
@@ -126,7 +118,7 @@ function changeGuards(seen: Observation, vm: Vm, keeps: boolean): Action[] {
     const others = disk.owners.filter((owner) => !isGuard(owner));
     const owners = keeps ? [...others, guardOf(pool.namespace, namespaceUid)] : others;
     const why = keeps ? "it is to outlive the machine" : "it is to go with the machine";
-    return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(pool, vm, disk) : null, why });
+    return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(seen, vm, disk) : null, why });
   });
 }
 
@@ -194,13 +186,25 @@ function changeDisk(disk: Disk, { vm, owners, kept, why }: DiskChange): Action {
 const keptSchema = z.object({ pool: z.string(), machine: z.string(), template: z.string().optional() });
 type KeptMark = z.infer<typeof keptSchema>;
 
-function keptMark(pool: Pool, vm: Vm, disk: Disk): KeptMark {
-  const template = vm.spec?.dataVolumeTemplates?.find(({ metadata }) => metadata.name === disk.name);
+function keptMark({ pool, verdict }: Observation, vm: Vm, disk: Disk): KeptMark {
+  const isOf = ({ metadata }: DiskTemplate) => metadata.name === disk.name;
+  const own = vm.spec?.dataVolumeTemplates?.find(isOf);
+  const wanted = verdict.legal ? indexVmSpec(verdict.spec, vm.ordinal ?? 0, "").dataVolumeTemplates?.find(isOf) : null;
+  // The cluster fills in what a template leaves open, such as the storage class: it fits all the same.
+  const template = own && wanted && isWithin(wanted["spec"], own["spec"], ["spec"]) ? wanted : own;
   return { pool: pool.name, machine: vm.name, ...(template === undefined ? {} : { template: diskHash(template) }) };
 }
 
+/** Whether all that `wanted` says is said by `actual`, too. */
+function isWithin(wanted: unknown, actual: unknown, path: Path): boolean {
+  if (!isRecord(wanted) || !isRecord(actual)) return isSame(wanted, actual, path);
+  return Object.entries(wanted).every(([key, value]) => isWithin(value, actual[key], [...path, key]));
+}
+
+type DiskTemplate = NonNullable<VmSpec["dataVolumeTemplates"]>[number];
+
 /** What a disk is made from; its name does not count. */
-function diskHash(template: NonNullable<VmSpec["dataVolumeTemplates"]>[number]): string {
+function diskHash(template: DiskTemplate): string {
   return fnv1a(canonicalText(template["spec"], ["spec"]));
 }
 
