@@ -1,7 +1,9 @@
 /**
  * Disks that outlive their machine (state preservation). The garbage collector deletes what a deleted VM owns: at once when
  * the VM is deleted in the foreground. So a disk that is to stay gets a second owner, its namespace, while its machine
- * lives, and loses the machine as an owner before the machine's finalizer goes. See docs/storage.md.
+ * lives, and loses the machine as an owner before the machine's finalizer goes. A machine that is released leaves without
+ * guards; one that its user detached, or that is orphaned with its pool, is not ours to change: its disks stay guarded,
+ * so that they outlive it, too, until somebody removes the label and the owner. See docs/storage.md.
  */
 import * as z from "zod";
 import { fnv1a } from "./hash.ts";
