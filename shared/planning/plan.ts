@@ -341,8 +341,12 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
     rollout: rolloutAfter(decision),
     waitUntil: undefined,
   };
-  const acting = out.create.length + down.remove.length + update.restarts.length + update.replacements.length > 0;
-  const why = acting ? "before machines are created, deleted or restarted" : `generation ${pool.generation} is seen to`;
+  const isGuarded = out.create.length + down.remove.length + update.restarts.length + update.replacements.length > 0;
+  // A pass that was overtaken by another template must not prune the revision of that one, which nothing names yet.
+  const acting = isGuarded || update.actions.some(({ kind }) => kind === "pruneRevision");
+  const why = isGuarded
+    ? "before machines are created, deleted or restarted"
+    : `generation ${pool.generation} is seen to`;
   return [
     ...update.revoke,
     ...(acting || !isSettled(pool, claim, items) ? [writeClaim(pool, items, why)] : []),

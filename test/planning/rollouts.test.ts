@@ -268,6 +268,11 @@ describe("revisions that nothing names", () => {
     expect(prunesOf(withUnused(setting))).toEqual(["web-0"]);
   });
 
+  it("go only after the claim, which a pass that another template has overtaken cannot write", () => {
+    const kinds = kindsOf(withUnused({ claim: { rollout: undefined } }));
+    expect(kinds).toEqual(["writeClaim", "pruneRevision"]);
+  });
+
   it("stay when the pool is paused", () => {
     expect(prunesOf(withUnused({ spec: { paused: true } }))).toEqual([]);
   });
