@@ -180,9 +180,9 @@ function withoutVersion(object: KubeObject): unknown {
 }
 
 function judgeRevision(change: Change, facts: Case): string | undefined {
-  const uid = controllerOf(change.after ?? NOBODY);
-  if (change.before !== undefined || uid === undefined || !facts.names.has(uid))
-    return "invariant 1: a revision that is not the pool's";
+  const uid = controllerOf(change.after ?? change.before ?? NOBODY);
+  const isChanged = change.before !== undefined && change.after !== undefined;
+  if (isChanged || uid === undefined || !facts.names.has(uid)) return "invariant 1: a revision that is not the pool's";
   const isWanted = windowOf(change, facts, uid).some(({ replicas }) => replicas !== undefined);
   return isWanted ? undefined : "invariants 5, 7: a revision for a pool that is paused, illegal, leaving or unread";
 }
