@@ -247,6 +247,8 @@ export interface Instance {
   readonly terminating: boolean;
   /** Its condition `Ready` is True and its phase Running. */
   readonly ready: boolean;
+  /** The guest has shut down or failed: what comes next is a new instance, if any. */
+  readonly final: boolean;
   /** The spec as it runs; what is updated live shows here. */
   readonly spec: unknown;
 }
@@ -272,6 +274,7 @@ export function parseInstance(object: unknown): Instance | undefined {
     labels: metadata.labels ?? {},
     terminating: metadata.deletionTimestamp !== undefined,
     ready: status?.phase === "Running" && isTrue(status, "Ready"),
+    final: status?.phase === "Succeeded" || status?.phase === "Failed",
     spec,
   };
 }

@@ -146,7 +146,8 @@ function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): St
   const { spec, strategy, chosen } = context;
   const { base, change } = originOf(context, vm, revisionOf(vm));
   if (change === "none") {
-    if (strategy !== "proactive" || instance === undefined || instance.terminating) return { kind: "none" };
+    if (strategy !== "proactive" || instance === undefined) return { kind: "none" };
+    if (instance.terminating || instance.final) return { kind: "none" };
     const step = judgeInstance(vm, instance, context);
     return step.kind === "none" || chosen.has(vm) ? step : LEFT_OUT;
   }

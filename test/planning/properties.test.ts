@@ -253,7 +253,9 @@ describe("every plan", () => {
   it("touches only what is the pool's (invariants 1 and 6)", () =>
     check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
-      const ours = membersOf(seen)
+      // What the pool owns goes with the pool, whatever its labels.
+      const owned = [...seen.selected, ...(seen.namespaceVms ?? [])].filter((vm) => isOwnedBy(vm, seen.pool));
+      const ours = (isCollecting(seen) ? owned : membersOf(seen))
         .filter(({ terminating }) => !terminating)
         .map(({ uid }) => uid);
       for (const vm of [...targetsOf(plan, "deleteVm"), ...targetsOf(plan, "revokeDelete")])
