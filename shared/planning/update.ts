@@ -389,7 +389,7 @@ function finish(input: Acting, update: Update): Update {
   }
   const named = new Set([
     target,
-    ...members.flatMap(revisionsIn),
+    ...members.filter(({ terminating }) => !terminating).flatMap(revisionsIn),
     // One on its way out is compared with nothing any more.
     ...seen.instances.filter(({ terminating }) => !terminating).map(({ labels }) => labels[REVISION_LABEL]),
   ]);
