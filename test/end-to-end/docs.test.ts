@@ -58,7 +58,7 @@ async function runLines(lines: readonly string[]): Promise<void> {
 }
 
 it.each([
-  { page: "user-guide.md", before: [], after: [], count: 11 },
+  { page: "user-guide.md", before: [], after: ["kubectl delete vm --all"], count: 11 },
   { page: "updates.md", before: [CREATE], after: [DELETE], count: 19 },
 ])("every line of every block of $page works as it stands", async ({ page, before, after, count }) => {
   const lines = await linesOf(page);
