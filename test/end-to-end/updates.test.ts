@@ -449,6 +449,29 @@ describe.concurrent("a guest under run strategy", () => {
     await untilDone(namespace, { replicas: 2, readyReplicas: runs.length });
   });
 
+  it("Manual that has ended by itself is not started for a new template, and has it when it is", async (test) => {
+    const spec = guestSpec();
+    const template = { metadata: { labels: { [POOL_LABEL]: POOL } }, spec };
+    const namespace = await world.aNamespace(test);
+    await namespace.create(aPool(POOL, { machine: { running: null, runStrategy: "Manual", template } }));
+    await untilMachines(namespace, ["pool-0"]);
+    await request(namespace, "pool-0", "Start");
+    await untilReady(namespace, POOL, 1);
+    await namespace.kubectl("delete", "pods", "--all", "--wait=false");
+    await eventually(async () => {
+      expect((await instanceOf(namespace, "pool-0"))?.status).toMatchObject({ phase: "Failed" });
+    });
+    const ended = await instanceOf(namespace, "pool-0");
+
+    await changeGuest(namespace, POOL, SECOND);
+
+    await eventually(async () => expect((await namespace.machines()).map(revisionOf)).toEqual(["pool-2"]));
+    await untilDone(namespace, { replicas: 1, readyReplicas: 0 });
+    expect((await instanceOf(namespace, "pool-0"))?.metadata.uid).toBe(ended?.metadata.uid);
+    await request(namespace, "pool-0", "Stop", "Start");
+    await untilRolledOut(namespace, { revision: "pool-2", machines: 1 });
+  });
+
   it("Manual is restarted one at a time, too", async (test) => {
     const runStrategy = "Manual";
     const spec = { maxUnavailable: 1 };
