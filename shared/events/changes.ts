@@ -119,6 +119,8 @@ const instanceSchema = z.object({
     labels: z.record(z.string(), z.string()).nullish(),
     ownerReferences: z.array(z.unknown()).nullish(),
   }),
+  // Where a live update arrives.
+  spec: z.unknown().optional(),
   status: z
     .object({
       phase: z.string().optional(),

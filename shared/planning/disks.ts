@@ -9,7 +9,7 @@ import * as z from "zod";
 import { fnv1a } from "./hash.ts";
 import { isRecord, parseJson } from "./json.ts";
 import { controllerOf, type Disk, type OwnerReference, type PoolSpec, type Vm, type VmSpec } from "./model.ts";
-import { GUARDED_ANNOTATION, KEPT_ANNOTATION, KEPT_FOR_LABEL, ordinalOf, POOL_FINALIZER } from "./names.ts";
+import { GUARDED_ANNOTATION, KEPT_ANNOTATION, KEPT_FOR_LABEL, ordinalOf } from "./names.ts";
 import type { Action, Need, Observation } from "./plan.ts";
 import { keepsDisks } from "./scale-in.ts";
 import { canonicalText, isSame, type Path } from "./semantic.ts";
@@ -218,7 +218,11 @@ export interface UnfitDisk {
 }
 
 /** Kept disks that stand in the way of a new machine of their ordinal. Those without our record are taken to fit, as the reference does. */
-export function unfitDisks(pool: { readonly name: string }, spec: PoolSpec, kept: readonly Disk[]): readonly UnfitDisk[] {
+export function unfitDisks(
+  pool: { readonly name: string },
+  spec: PoolSpec,
+  kept: readonly Disk[],
+): readonly UnfitDisk[] {
   const templates = spec.virtualMachineTemplate.spec.dataVolumeTemplates ?? [];
   return templates.flatMap((template) =>
     kept.flatMap((disk) => {
@@ -243,9 +247,4 @@ export function unfitDisks(pool: { readonly name: string }, spec: PoolSpec, kept
 
 function unique(names: readonly string[]): string[] {
   return [...new Set(names)];
-}
-
-/** Whether the pool's finalizer holds the machine. */
-export function isHeldByPool(vm: Vm): boolean {
-  return vm.finalizers.includes(POOL_FINALIZER);
 }

@@ -429,8 +429,9 @@ function finish(input: Finishing, update: Update): Update {
   }
   const named = new Set([
     target,
-    ...members.flatMap(revisionsIn),
-    ...seen.instances.map(({ labels }) => labels[REVISION_LABEL]),
+    ...members.filter(({ terminating }) => !terminating).flatMap(revisionsIn),
+    // One on its way out is compared with nothing any more.
+    ...seen.instances.filter(({ terminating }) => !terminating).map(({ labels }) => labels[REVISION_LABEL]),
   ]);
   const unused = seen.ownRevisions.filter(({ name }) => !named.has(name)).sort(byNameAndUid);
   if (unused.length > 0) {

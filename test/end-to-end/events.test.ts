@@ -8,6 +8,8 @@ import { type EventsWorld, startEventsWorld } from "../support/events-world.ts";
 import { eventually } from "../support/eventually.ts";
 import { conditionOf, controllerUidOf, machineNames } from "../support/objects.ts";
 import { aPool, POOL_LABEL, type PoolChanges } from "../support/pool-manifests.ts";
+import { isAvailable } from "../support/recording.ts";
+import { at, changeGuest, instancesOf, mergePatch, uidsOf } from "../support/rollouts.ts";
 import { untilMachines, untilReady, untilStatus } from "../support/until.ts";
 import { type Namespace, ROOT, WORLD_TIMEOUT_MS } from "../support/world.ts";
 
@@ -93,6 +95,18 @@ describe("over webhooks alone", () => {
     await untilMachines(home, machineNames(EXAMPLE_POOL, 4));
     await untilFree(home, `${EXAMPLE_POOL}-0`);
     await home.kubectl("delete", "vm", `${EXAMPLE_POOL}-0`, "--timeout=100s");
+  });
+
+  it("rolls a new template out, guest by guest", async () => {
+    const guests = await instancesOf(home);
+    await mergePatch(home, "vmpool", EXAMPLE_POOL, { spec: { maxUnavailable: 1 } });
+    await changeGuest(home, EXAMPLE_POOL, { terminationGracePeriodSeconds: 1 });
+    await eventually(async () => {
+      const instances = await instancesOf(home);
+      expect(instances.map(({ spec }) => at(spec, "terminationGracePeriodSeconds"))).toEqual([1, 1, 1]);
+      expect(instances.every(isAvailable)).toBe(true);
+    });
+    expect(Object.values(uidsOf(await instancesOf(home)))).not.toEqual(Object.values(uidsOf(guests)));
   });
 
   it("lets a deleted pool and its machines go", async () => {

@@ -94,6 +94,17 @@ describe("a notice with both objects", () => {
     expect(poolsOf({ object, oldObject: machine({}, "True", "10:00") })).toEqual(["web"]);
   });
 
+  it("wakes the pool when a live update has arrived in an instance", () => {
+    const instance = (sockets: number, resourceVersion: string) => ({
+      metadata: { ...at, name: "web-0", resourceVersion },
+      spec: { domain: { cpu: { sockets } } },
+      status: { phase: "Running", conditions: [{ type: "Ready", status: "True" }] },
+    });
+    const [kind, oldObject] = ["instance", instance(1, "1")] as const;
+    expect(poolsOf({ kind, object: instance(2, "2"), oldObject })).toEqual(["web"]);
+    expect(poolsOf({ kind, object: instance(1, "2"), oldObject })).toEqual([]);
+  });
+
   it("wakes a pool whose spec changes, and not one whose managed fields do", () => {
     const pool = (generation: number, extra: object) => ({
       metadata: { ...at, name: "web", generation, ...extra },

@@ -1,8 +1,8 @@
-/** Follows the machines of a namespace through a watch, so that no state in between goes unseen. */
+/** Follows the machines or the guests of a namespace through a watch, so that no state in between goes unseen. */
 import * as z from "zod";
 import type { Connection } from "../../shared/clusters/connection.ts";
 import { eventually } from "./eventually.ts";
-import { isTerminating, type KubeObject, parseList, parseObject } from "./objects.ts";
+import { conditionOf, isTerminating, type KubeObject, parseList, parseObject } from "./objects.ts";
 
 export interface MachineCounts {
   /** Those on their way out included. */
@@ -10,9 +10,9 @@ export interface MachineCounts {
   readonly live: number;
 }
 
-export interface Recording {
+export interface Recording<State = MachineCounts> {
   /** Every state since the beginning or the last `restart`, the present one included. */
-  states(): Promise<readonly MachineCounts[]>;
+  states(): Promise<readonly State[]>;
   /** Forgets all states but the present one. */
   restart(): Promise<void>;
   stop(): Promise<void>;
@@ -28,20 +28,49 @@ export interface RecordingOptions {
 const eventSchema = z.object({ type: z.string(), object: z.unknown() });
 
 /** Begins with what there is now. */
-export async function recordMachines({
-  connection,
-  namespace,
-  counts = () => true,
-}: RecordingOptions): Promise<Recording> {
-  const path = `/apis/kubevirt.io/v1/namespaces/${namespace}/virtualmachines`;
+export function recordMachines({ counts = () => true, ...where }: RecordingOptions): Promise<Recording> {
+  return record({ ...where, plural: "virtualmachines" }, (machines): MachineCounts => {
+    const counted = machines.filter(counts);
+    return { existing: counted.length, live: counted.filter((machine) => !isTerminating(machine)).length };
+  });
+}
+
+/** The instances of a namespace at one instant. */
+export interface GuestState {
+  /** By this process's clock, in milliseconds. */
+  readonly atMs: number;
+  /** UIDs by the name of the machine; of those that are ready and not on their way out, and of all. */
+  readonly available: ReadonlyMap<string, string>;
+  readonly existing: ReadonlyMap<string, string>;
+}
+
+/** Begins with what there is now. */
+export function recordGuests(where: Omit<RecordingOptions, "counts">): Promise<Recording<GuestState>> {
+  const uids = (guests: readonly KubeObject[]) =>
+    new Map(guests.map(({ metadata }) => [metadata.name, metadata.uid] as const));
+  return record({ ...where, plural: "virtualmachineinstances" }, (guests) => ({
+    atMs: performance.now(),
+    available: uids(guests.filter(isAvailable)),
+    existing: uids(guests),
+  }));
+}
+
+/** Whether the guest can be used: it runs, is ready, and is not about to go. */
+export function isAvailable(instance: KubeObject): boolean {
+  const isReady = conditionOf(instance, "Ready")?.status === "True";
+  return isReady && instance.status?.phase === "Running" && !isTerminating(instance);
+}
+
+async function record<State>(
+  { connection, namespace, plural }: Omit<RecordingOptions, "counts"> & { readonly plural: string },
+  look: (objects: readonly KubeObject[]) => State,
+): Promise<Recording<State>> {
+  const path = `/apis/kubevirt.io/v1/namespaces/${namespace}/${plural}`;
   const list = async () =>
     parseList((await connection.send({ method: "GET", path, signal: AbortSignal.timeout(30_000) })).body);
   const first = await list();
   const machines = new Map(first.items.map((machine) => [machine.metadata.uid, machine]));
-  const stateNow = (): MachineCounts => {
-    const counted = [...machines.values()].filter(counts);
-    return { existing: counted.length, live: counted.filter((machine) => !isTerminating(machine)).length };
-  };
+  const stateNow = () => look([...machines.values()]);
   let states = [stateNow()];
   const stopping = new AbortController();
   const follow = async () => {
@@ -92,4 +121,18 @@ export function existingMax(states: readonly MachineCounts[]): number {
 /** The lowest number of machines that were ever not on their way out. */
 export function liveMin(states: readonly MachineCounts[]): number {
   return Math.min(...states.map(({ live }) => live));
+}
+
+/** The highest number of `replicas` guests that were ever unavailable at once. */
+export function unavailableMax(states: readonly GuestState[], replicas: number): number {
+  return Math.max(...states.map(({ available }) => replicas - available.size));
+}
+
+/** How often each machine got another guest. */
+export function restartsOf(states: readonly GuestState[]): Readonly<Record<string, number>> {
+  const uids = new Map<string, Set<string>>();
+  for (const { existing } of states) {
+    for (const [name, uid] of existing) uids.set(name, (uids.get(name) ?? new Set()).add(uid));
+  }
+  return Object.fromEntries([...uids].map(([name, all]) => [name, all.size - 1]));
 }
