@@ -62,7 +62,10 @@ export interface DiskCareInput {
 export function planDiskCare({ seen, leaving, live }: DiskCareInput): DiskCare {
   const keeps = keepsDisks(seen.pool.spec);
   const concerned = leaving.filter((vm) => keeps || isGuarded(vm));
-  const unguarded = live.filter((vm) => vm.spec !== undefined && isOutdated(vm, keeps)).slice(0, LOOKED_AT_MAX);
+  const outdated = live.filter((vm) => vm.spec !== undefined && isOutdated(vm, keeps)).slice(0, LOOKED_AT_MAX);
+  // Asked first: where it may not be read there can be no guard, and reading the disks would be in vain.
+  const asksNamespace = outdated.length > 0 && keeps && seen.namespaceUid === undefined;
+  const unguarded = keeps && (seen.namespaceUid ?? "") === "" ? [] : outdated;
   const free = leaving.filter((vm) => !concerned.includes(vm));
   const unread = concerned.filter(({ spec, uid }) => spec === undefined && !seen.specless.has(uid));
   if (unread.length > 0) return { needs: [{ read: "specs", vms: unread }], actions: [], free, reasons: [] };
@@ -70,7 +73,7 @@ export function planDiskCare({ seen, leaving, live }: DiskCareInput): DiskCare {
   const needs: Need[] = [];
   if (all.some(({ uid }) => !seen.disks.has(uid)))
     needs.push({ read: "disks", vms: all.filter(({ uid }) => !seen.disks.has(uid)) });
-  if (unguarded.length > 0 && keeps && seen.namespaceUid === undefined) needs.push({ read: "namespace" });
+  if (asksNamespace) needs.push({ read: "namespace" });
   if (needs.length > 0) return { needs, actions: [], free, reasons: [] };
   const lost = concerned.filter(({ spec }) => spec === undefined);
   return {
@@ -119,7 +122,6 @@ function guardDisks(seen: Observation, vm: Vm, keeps: boolean): Action[] {
       const why = keeps ? "it is to outlive the machine" : "it is to go with the machine";
       return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(pool, vm, disk) : null, why });
     });
-  if (keeps && namespaceUid === "") return [];
   const isComplete = vm.spec !== undefined && diskNamesOf(vm.spec).templates.every(isGuardedFor);
   if (keeps && (changes.length > 0 || !isComplete)) return changes;
   const names = keeps ? guardText(vm) : null;
