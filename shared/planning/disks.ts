@@ -176,17 +176,38 @@ function changeDisk(disk: Disk, { vm, owners, kept, why }: DiskChange): Action {
   return { kind: "changeDisk", vm, disk, metadata, released, why };
 }
 
-const keptSchema = z.object({ pool: z.string(), machine: z.string(), template: z.string().optional() });
+const keptSchema = z.object({
+  pool: z.string(),
+  machine: z.string(),
+  /** A hash of what the disk was made from, and the storage class apart. */
+  template: z.string().optional(),
+  storageClass: z.string().optional(),
+});
 type KeptMark = z.infer<typeof keptSchema>;
 
 function keptMark(pool: Pool, vm: Vm, disk: Disk): KeptMark {
   const template = vm.spec?.dataVolumeTemplates?.find(({ metadata }) => metadata.name === disk.name);
-  return { pool: pool.name, machine: vm.name, ...(template === undefined ? {} : { template: diskHash(template) }) };
+  return { pool: pool.name, machine: vm.name, ...(template === undefined ? {} : makeOf(template)) };
 }
 
-/** What a disk is made from; its name does not count. */
-function diskHash(template: NonNullable<VmSpec["dataVolumeTemplates"]>[number]): string {
-  return fnv1a(canonicalText(template["spec"], ["spec"]));
+type DiskTemplate = NonNullable<VmSpec["dataVolumeTemplates"]>[number];
+const sourceSchema = z.record(z.string(), z.unknown()).catch({});
+const classSchema = z.looseObject({ storageClassName: z.string().nullish() }).nullish().catch(undefined);
+
+/** What a disk is made from; its name does not count. The storage class stands apart because KubeVirt fills it in. */
+function makeOf(diskTemplate: DiskTemplate): Pick<KeptMark, "template" | "storageClass"> {
+  const { storage, pvc, ...source } = sourceSchema.parse(diskTemplate["spec"]);
+  const { storageClassName, ...claim } = classSchema.parse(storage) ?? classSchema.parse(pvc) ?? {};
+  const claims = storage === undefined ? { pvc: claim } : { storage: claim };
+  const template = fnv1a(canonicalText({ ...source, ...claims }, ["spec"]));
+  return storageClassName ? { template, storageClass: storageClassName } : { template };
+}
+
+/** A template without a storage class takes what the machine's preference, or the cluster, has for it. */
+function isMadeFrom(kept: KeptMark, diskTemplate: DiskTemplate): boolean {
+  if (kept.template === undefined) return true;
+  const { template, storageClass } = makeOf(diskTemplate);
+  return kept.template === template && (storageClass === undefined || kept.storageClass === storageClass);
 }
 
 /** A disk that waits for a machine and does not fit the one that the template makes now. */
@@ -206,8 +227,7 @@ export function unfitDisks(pool: Pool, spec: PoolSpec, kept: readonly Disk[]): r
       const waits = controllerOf(disk) === undefined && !disk.terminating;
       if (ordinal === undefined || !waits || mark === undefined) return [];
       if (mark.pool !== pool.name) return [{ ordinal, disk: disk.name, why: `was kept for pool ${mark.pool}` }];
-      const fits = mark.template === undefined || mark.template === diskHash(template);
-      return fits
+      return isMadeFrom(mark, template)
         ? []
         : [
             {
