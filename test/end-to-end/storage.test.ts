@@ -1,16 +1,22 @@
 /** Disks that outlive their machine, and disks that do not, with the real garbage collector at work. */
+import { readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import * as z from "zod";
+import { run } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
-import { type KubeObject, machineNames, managersOf } from "../support/objects.ts";
+import { conditionOf, type KubeObject, machineNames, managersOf } from "../support/objects.ts";
 import { aPool, type PoolChanges } from "../support/pool-manifests.ts";
 import { untilMachines, untilPassed, untilReady, untilSettled, untilStatus } from "../support/until.ts";
-import { type Finishing, type Namespace, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
+import { type Finishing, type Namespace, ROOT, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
 
 const POOL = "pool";
 const POOL_FINALIZER = "pool.kubevirt.io/finalizer";
 const KEPT_FOR = "vmpool-functions/kept-for";
 const GUARDED = "vmpool-functions/kept-disks";
 const DISK = "disk";
+
+const page = await readFile(join(ROOT, "docs/storage.md"), "utf8");
 
 let world: World;
 let functions: { stop(): Promise<void> };
@@ -367,6 +373,71 @@ it.concurrent("leaves a number out whose kept disk is not what the template make
   expect(await diskOf(namespace, 1)).toEqual(disks[1]);
 });
 
+describe.concurrent("the page on storage", () => {
+  const WEB = "storage-web";
+  const manifest = /^```yaml\n([\s\S]*?)^```$/m.exec(page)?.[1] ?? "";
+  const blocks = [...page.matchAll(/^```\n(kubectl [\s\S]*?)^```$/gm)].map(([, text = ""]) => text.trim());
+
+  const inShell = async (line: string, stdin = ""): Promise<string> => {
+    const PATH = `${dirname(world.kubectlPath)}:${process.env["PATH"]}`;
+    const env = { ...process.env, PATH, KUBECONFIG: world.kubeconfigPath };
+    const { ok, stdout, stderr } = await run("bash", ["-c", line], { stdin, env });
+    expect(ok, `${line}: ${stderr}`).toBe(true);
+    return stdout;
+  };
+  /** Runs the block that has this in it, each line when what the line before began is done. */
+  const runBlock = async (about: string): Promise<string> => {
+    const found = blocks.filter((block) => block.includes(about));
+    expect(found, about).toHaveLength(1);
+    let printed = "";
+    for (const line of (found[0] ?? "").split("\n")) {
+      printed = await inShell(line);
+      await untilThere();
+    }
+    return printed;
+  };
+  const untilThere = () =>
+    eventually(async () => {
+      const pool = await world.namespace("default").pool(WEB);
+      if (pool === undefined) return;
+      const { replicas } = z.object({ replicas: z.int() }).parse(pool.spec);
+      expect(pool.status).toMatchObject({ replicas, readyReplicas: replicas });
+      for (const machine of await world.namespace("default").machines())
+        expect(machine.metadata.annotations[GUARDED]).toBe(machine.metadata.name.replace(WEB, `${WEB}-root`));
+    });
+  const disk = (ordinal: number) => dataVolume(world.namespace("default"), `${WEB}-root-${ordinal}`);
+  const uidsOf = async () => [(await disk(0))?.metadata.uid, (await disk(1))?.metadata.uid];
+
+  it("is right, example by example", async () => {
+    expect(blocks).toHaveLength(7);
+    await inShell("kubectl create -f -", manifest);
+    await untilThere();
+    const uids = await uidsOf();
+
+    const listed = await runBlock("--replicas 1");
+    const shown = /^```text\n(DISK[\s\S]*?)^```$/m.exec(page)?.[1] ?? "";
+    expect(listed.replaceAll(/ +/g, " ").trim()).toBe(shown.replaceAll(/ +/g, " ").trim());
+    await runBlock("--replicas 2");
+    await runBlock("--cascade=foreground");
+    expect(await uidsOf()).toEqual(uids);
+    expect(await runBlock("delete vmpool")).toMatch(/storage-web-root-0 [\s\S]*storage-web-root-1 /);
+    expect(await uidsOf()).toEqual(uids);
+
+    await runBlock("kubectl label dv");
+    const larger = manifest.replace("storage: 1Gi", "storage: 2Gi").replace("replicas: 2", "replicas: 1");
+    await inShell("kubectl create -f -", larger);
+    await untilThere();
+    expect(await world.namespace("default").machine(`${WEB}-0`)).toBeDefined();
+    expect(await uidsOf()).toEqual(uids);
+
+    await runBlock("kubectl delete dv storage-web-root-1");
+    expect(await disk(1)).toBeUndefined();
+    await inShell("kubectl delete vmpool storage-web");
+    await runBlock("kubectl delete dv,pvc");
+    expect(await disk(0)).toBeUndefined();
+  });
+});
+
 describe("while the functions are down", () => {
   it("a machine may be deleted: its disk is kept, in the foreground too", async (test) => {
     const cascades = ["background", "foreground"] as const;
@@ -448,28 +519,72 @@ describe("a claim whose DataVolume was collected when it was filled", () => {
   });
 });
 
-describe("without the right to read namespaces", () => {
-  const rules = async (change: (rules: readonly { resources: readonly string[] }[]) => unknown) => {
-    const role = JSON.parse(await world.kubectl("get", "clusterrole", "vmpool-functions", "-o", "json"));
-    const patch = JSON.stringify({ rules: change(role.rules) });
-    await world.kubectl("patch", "clusterrole", "vmpool-functions", "--type=merge", "--patch", patch);
-    return role.rules;
-  };
-  const mayRead = async (answer: string) =>
-    eventually(async () => {
-      const as = ["--as=vmpool-functions", "--as-group=vmpool-functions"];
-      const { stdout } = await world.tryKubectl(["auth", "can-i", "get", "namespaces", ...as]);
-      expect(stdout.trim()).toBe(answer);
-    });
-
-  it("disks are kept of machines that are deleted in the background, and nothing goes round in circles", async (test) => {
-    const whole = await rules((all) => all.filter(({ resources }) => !resources.includes("namespaces")));
+describe("without the right", () => {
+  interface Rule {
+    readonly resources: readonly string[];
+    readonly verbs: readonly string[];
+  }
+  /** Takes a right away while the work is done. */
+  const without = async (verb: string, resource: string, work: () => Promise<void>) => {
+    const role: { rules: readonly Rule[] } = JSON.parse(
+      await world.kubectl("get", "clusterrole", "vmpool-functions", "-o", "json"),
+    );
+    const less = role.rules
+      .map((rule) =>
+        rule.resources.includes(resource) ? { ...rule, verbs: rule.verbs.filter((allowed) => allowed !== verb) } : rule,
+      )
+      .filter(({ verbs }) => verbs.length > 0);
+    const apply = async (rules: readonly Rule[], answer: string) => {
+      const patch = JSON.stringify({ rules });
+      await world.kubectl("patch", "clusterrole", "vmpool-functions", "--type=merge", "--patch", patch);
+      await eventually(async () => {
+        const as = ["--as=vmpool-functions", "--as-group=vmpool-functions"];
+        const { stdout } = await world.tryKubectl(["auth", "can-i", verb, resource, ...as]);
+        expect(stdout.trim()).toBe(answer);
+      });
+    };
     try {
-      await mayRead("no");
+      await apply(less, "no");
+      await work();
+    } finally {
+      await apply(role.rules, "yes");
+    }
+  };
+
+  it.for(["patch", "delete"])(
+    "to %s DataVolumes a deleted machine is held until its disk can be released, and the pool says so",
+    async (verb, test) => {
+      const namespace = await aGuardedPool(test, 1);
+      const [before, disks] = [await namespace.machine("pool-0"), await diskOf(namespace, 0)];
+      await without(verb, "datavolumes", async () => {
+        await namespace.kubectl("delete", "vm", "pool-0", "--wait=false");
+        await eventually(async () => {
+          const pool = await namespace.pool(POOL);
+          expect(pool && conditionOf(pool, "ReplicaFailure")).toMatchObject({ status: "True", reason: "FailedUpdate" });
+          expect(await eventsOf(namespace)).toMatch(
+            /FailedUpdate +Error preserving state of VM \S+\/pool-0: disk disk-0/,
+          );
+        });
+        await untilPassed(world, { namespace: namespace.name, name: POOL });
+        expect((await namespace.machine("pool-0"))?.metadata.uid).toBe(before?.metadata.uid);
+      });
+      await untilReplaced(namespace, 0, before);
+      await untilGuarded(namespace, 0);
+      expect(await diskOf(namespace, 0)).toEqual(disks);
+      await eventually(async () => {
+        const pool = await namespace.pool(POOL);
+        expect(pool && conditionOf(pool, "ReplicaFailure")).toBeUndefined();
+      });
+    },
+  );
+
+  it("to read namespaces disks are kept in the background, and nothing goes round in circles", async (test) => {
+    await without("get", "namespaces", async () => {
       const namespace = await aReadyPool(test, { replicas: 3, spec: OFFLINE });
       const place = { namespace: namespace.name, name: POOL };
       await untilSettled(world, { namespace, name: POOL }, { replicas: 3, readyReplicas: 3 });
       expect(ownersOf(await dataVolume(namespace, "disk-0"))).toEqual(["VirtualMachine/pool-0"]);
+      await world.runPass(place, { wide: false });
       const { meter, result } = await world.runPass(place, { wide: false });
       expect(result).toMatchObject({ outcome: "reconciled", again: false });
       expect(meter).toMatchObject({ requests: 3, writes: 0 });
@@ -481,9 +596,6 @@ describe("without the right to read namespaces", () => {
       await namespace.kubectl("delete", "vmpool", POOL, "--timeout=100s");
       await untilMachines(namespace, []);
       await untilKept(namespace, 0, disks);
-    } finally {
-      await rules(() => whole);
-      await mayRead("yes");
-    }
+    });
   });
 });
