@@ -218,7 +218,7 @@ describe.concurrent("a pool that preserves state", () => {
     await untilReady(namespace, POOL, 2);
     await namespace.kubectl("delete", "vm", "pool-0", "--cascade=foreground", "--timeout=100s");
     await scale(namespace, 1);
-    await untilReady(namespace, POOL, 1);
+    await untilStatus(namespace, POOL, { replicas: 1, readyReplicas: 1 });
     await namespace.kubectl("delete", "vmpool", POOL, "--timeout=100s");
     await untilMachines(namespace, []);
     for (const name of ["shared", "disk"]) {
