@@ -435,8 +435,9 @@ function planDeletion(seen: Observation): Part {
   if (!pool.finalizers.includes(POOL_FINALIZER)) return { ...NOTHING, reasons: [DELETING] };
   if (namespaceVms === undefined) return { ...NOTHING, needs: [{ read: "namespaceVms" }] };
   const selector = verdict.legal ? verdict.selector : undefined;
-  const owned = namespaceVms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
-  const left = namespaceVms.filter((vm) => isLeftBehind(vm, pool, selector));
+  const vms = [...namespaceVms].sort(byNameAndUid);
+  const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
+  const left = vms.filter((vm) => isLeftBehind(vm, pool, selector));
   if (owned.length + left.length > 0) return freeMachines(seen, { owned, left });
   const text = pool.annotations?.[CLAIM_ANNOTATION];
   const claim = readClaim(text, now);
@@ -479,9 +480,7 @@ function freeMachines(
     actions: [
       ...care.actions,
       ...drops.map((vm) => ({ kind: "dropVmFinalizer", vm, why: DELETING }) as const),
-      ...(stays || isCollected ? [] : live)
-        .map((vm) => ({ kind: "deleteVm", vm, why }) as const)
-        .sort((a, b) => byNameAndUid(a.vm, b.vm)),
+      ...(stays || isCollected ? [] : live).map((vm) => ({ kind: "deleteVm", vm, why }) as const),
     ],
     reasons: [DELETING, ...care.reasons],
   };

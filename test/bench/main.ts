@@ -1,4 +1,5 @@
 /** `npm run bench`: measures the functions on a real control plane over webhooks alone, and prints a table. Asserts nothing. */
+import { availableParallelism, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { startEventsWorld } from "../support/events-world.ts";
 import { measureGrowth, measureLatency, measureSettled, preparePools, type Row } from "./measurements.ts";
@@ -40,12 +41,15 @@ async function main(args: readonly string[]): Promise<number> {
     await world.startFunctions({ resyncSeconds: 0 });
     const given = { world, onProgress };
     const pools = await preparePools(given, options);
-    const rows: readonly Row[] = [
+    const loadBefore = loadavg()[0];
+    const rows: Row[] = [
       ...(await measureSettled(given, pools)),
       ...(await measureLatency(given, pools)),
       ...(await measureGrowth(given, pools)),
     ];
-    process.stdout.write(formatTable(rows));
+    const load = [loadBefore, loadavg()[0]].map((value) => value?.toFixed(1)).join(" → ");
+    const machine = { what: `load of a minute on ${availableParallelism()} cores, begin → end`, value: load, unit: "" };
+    process.stdout.write(formatTable([machine, ...rows]));
   } finally {
     await world.stop();
   }

@@ -5,8 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse } from "yaml";
 import * as z from "zod";
 import { eventually } from "../support/eventually.ts";
+import { machineNames } from "../support/objects.ts";
 import { aPool } from "../support/pool-manifests.ts";
-import { untilReady, untilStatus } from "../support/until.ts";
+import { untilMachines, untilReady, untilStatus } from "../support/until.ts";
 import { type Finishing, type Namespace, ROOT, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
 
 const POOL = "vm-pool-cirros";
@@ -99,6 +100,27 @@ describe.concurrent("a pool behind the guide's Service", () => {
     await namespace.kubectl("delete", "vm", `${POOL}-1`);
     await eventually(async () => expect([undefined, before]).not.toContain(await uidOf()));
     await untilServed(namespace, 3);
+  });
+
+  it("leads to a machine taken out with kubectl edit until an instance with other labels runs in it", async (test) => {
+    const namespace = await aServedPool(test, aPool(POOL, { replicas: 2 }));
+    await untilServed(namespace, 2);
+    const env = { KUBE_EDITOR: "sed -i /^..ownerReferences:/,/uid:/d" };
+    const edited = await world.tryKubectl(["--namespace", namespace.name, "edit", "vm", `${POOL}-0`], { env });
+    expect(edited).toMatchObject({ ok: true });
+    await untilMachines(namespace, machineNames(POOL, 3));
+    await eventually(async () => expect((await endpointsOf(namespace)).ready).toHaveLength(3));
+    const labels = { "kubevirt.io/vmpool": "mine" };
+    const patch = { metadata: { labels }, spec: { template: { metadata: { labels } } } };
+    await namespace.kubectl("patch", "vm", `${POOL}-0`, "--type=merge", "--patch", JSON.stringify(patch));
+    await namespace.kubectl("delete", "vmi", `${POOL}-0`);
+    await eventually(async () => {
+      const instances = await instancesOf(namespace);
+      const ofPool = instances.filter(({ metadata }) => metadata.name !== `${POOL}-0`);
+      const addresses = ofPool.flatMap(({ status }) => status.interfaces.map(({ ipAddress }) => ipAddress));
+      expect(instances).toHaveLength(3);
+      expect((await endpointsOf(namespace)).ready).toEqual(addresses.sort());
+    });
   });
 
   it("leads to no machine that is not ready", async (test) => {

@@ -2,6 +2,7 @@
 import { removeWebhooks } from "../../infra/local/cluster.ts";
 import { applyManifests } from "../../infra/local/control-plane/manifests.ts";
 import { type LocalRuntime, startRuntime } from "../../infra/local/runtime/runtime.ts";
+import { json } from "../../shared/runtime/http.ts";
 import { CLUSTER_NAME, type ClusterUse, registryOf, type SeenPass, seenPass, startTestCluster } from "./world.ts";
 
 export interface FunctionsOptions {
@@ -18,7 +19,7 @@ export interface EventsWorld extends ClusterUse {
   readonly calls: ReadonlyMap<string, number>;
   /** The functions serve from here on; those that ran before are stopped. */
   startFunctions(options: FunctionsOptions): Promise<void>;
-  /** Nobody answers the API server's requests any more, and all that waits in queues is lost. */
+  /** What waits in queues is lost, and so is what comes: it is taken and forgotten, or the API server would send it again for a minute. */
   stopFunctions(): Promise<void>;
   /** Applies the webhook configurations, or deletes them: what is left are audit events. */
   setAdmission(on: boolean): Promise<void>;
@@ -40,7 +41,8 @@ export async function startEventsWorld({ standIn = true, onProgress }: EventsWor
   const calls = new Map<string, number>();
   let functions: LocalRuntime | undefined;
   const stopFunctions = async () => {
-    events?.serve([]);
+    const forgetful = (functions?.eventRoutes ?? []).map((route) => ({ ...route, handle: async () => json(202, {}) }));
+    events?.serve(forgetful);
     await functions?.stop();
     functions = undefined;
   };

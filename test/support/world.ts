@@ -35,6 +35,8 @@ const OBSERVED_NAME = "observed";
 const REQUEST_TIMEOUT_MS = 30_000;
 const READY_TIMEOUT_MS = 120_000;
 const POLL_MS = 100;
+const RESTARTS_MAX = 30;
+const RESTART_PAUSE_MS = 2_000;
 /** What the functions log when something happens that should not. */
 const FAULTS = new Set(["pass failed", "function failed", "resync failed", "dead letter", "message is not a wake-up"]);
 
@@ -240,11 +242,16 @@ function restartableApiServer(server: string, connection: Connection) {
       process.kill(entry.pid, "SIGKILL");
       while (processesWith(itsFlag).length > 0) await sleep(POLL_MS);
       await sleep(awayMs);
-      restarted = spawn(command, args, { env: { PATH: "/usr/bin:/bin" }, stdio: "ignore" });
-      await untilServing(connection);
+      // Somebody's connection may have its port for a while: then it ends at once.
+      for (let attempt = 0; attempt < RESTARTS_MAX; attempt += 1) {
+        restarted = spawn(command, args, { env: { PATH: "/usr/bin:/bin" }, stdio: "ignore" });
+        if (await comesToServe(restarted, connection)) return;
+        await sleep(RESTART_PAUSE_MS);
+      }
+      throw new Error("the API server does not come back");
     },
     async stop() {
-      if (restarted === undefined) return;
+      if (restarted === undefined || hasEnded(restarted)) return;
       const ended = once(restarted, "exit");
       restarted.kill("SIGKILL");
       await ended;
@@ -252,13 +259,19 @@ function restartableApiServer(server: string, connection: Connection) {
   };
 }
 
-async function untilServing({ send }: Connection): Promise<void> {
+/** False when the process has ended before. */
+async function comesToServe(child: ChildProcess, { send }: Connection): Promise<boolean> {
   const deadline = AbortSignal.timeout(READY_TIMEOUT_MS);
-  for (;;) {
+  while (!hasEnded(child)) {
     const answer = await send({ method: "GET", path: "/readyz", signal: deadline }).catch(() => undefined);
-    if (answer?.status === 200) return;
+    if (answer?.status === 200) return true;
     await sleep(POLL_MS, undefined, { signal: deadline });
   }
+  return false;
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
 }
 
 interface Client {
