@@ -217,6 +217,8 @@ export interface UnfitDisk {
   readonly why: string;
 }
 
+const NOT_MADE_NOW = "is not what spec.virtualMachineTemplate.spec.dataVolumeTemplates makes now";
+
 /** Kept disks that stand in the way of a new machine of their ordinal. Those without our record are taken to fit, as the reference does. */
 export function unfitDisks(
   pool: { readonly name: string },
@@ -231,16 +233,8 @@ export function unfitDisks(
       const waits = controllerOf(disk) === undefined && !disk.terminating;
       if (ordinal === undefined || !waits || mark === undefined) return [];
       if (mark.pool !== pool.name) return [{ ordinal, disk: disk.name, why: `was kept for pool ${mark.pool}` }];
-      const fits = mark.template === undefined || mark.template === diskHash(template);
-      return fits
-        ? []
-        : [
-            {
-              ordinal,
-              disk: disk.name,
-              why: `was kept from ${mark.machine} and is not what spec.virtualMachineTemplate.spec.dataVolumeTemplates makes now`,
-            },
-          ];
+      if (mark.template === undefined || mark.template === diskHash(template)) return [];
+      return [{ ordinal, disk: disk.name, why: `was kept from ${mark.machine} and ${NOT_MADE_NOW}` }];
     }),
   );
 }

@@ -251,7 +251,7 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
       ...down.reasons,
       ...update.reasons,
     ],
-    announcements: out.create.length > 0 ? unfit.map((entry) => announceUnfit(pool, entry)) : [],
+    announcements: announceGrowth(pool, { claim, out, down, unfit }),
   };
 }
 
@@ -294,9 +294,29 @@ function growthNeeds(seen: Observation, { spec, mayCreate, unfinished, choice }:
   return needs;
 }
 
-function announceUnfit({ generation }: Pool, { ordinal, disk, why }: UnfitDisk): Announcement {
-  const message = `ordinal ${ordinal} is left out: disk ${disk} ${why}; delete the disk to use the ordinal again`;
-  return { type: "Warning", reason: "KeptDiskUnfit", message, key: String(generation) };
+interface Announced {
+  readonly claim: Claim | undefined;
+  readonly out: ScaleOut;
+  readonly down: ScaleIn;
+  readonly unfit: readonly UnfitDisk[];
+}
+
+/** What stands in the way of a machine that is made now; and once for each generation, for a surplus comes with one, what blocks scale-in. */
+function announceGrowth(pool: Pool, { claim, out, down, unfit }: Announced): readonly Announcement[] {
+  const unfitNow = out.create.length > 0 ? unfit : [];
+  const blocked = isSeenTo(pool, claim) ? [] : down.reasons;
+  const warn = (reason: string, message: string): Announcement => {
+    return { type: "Warning", reason, message, key: String(pool.generation) };
+  };
+  return [
+    ...unfitNow.map(({ ordinal, disk, why }) =>
+      warn(
+        "KeptDiskUnfit",
+        `ordinal ${ordinal} is left out: disk ${disk} ${why}; delete the disk to use the ordinal again`,
+      ),
+    ),
+    ...blocked.map((message) => warn("ScaleInBlocked", message)),
+  ];
 }
 
 /** Nobody knows what is under way: say so on the pool, and act when it can no longer take effect. */
@@ -386,9 +406,14 @@ function describeSurplus(vm: Vm): string {
     : "the pool has too many machines, and it is not ready";
 }
 
+/** A pass has claimed for this generation, and was free to act. */
+function isSeenTo({ generation }: Pool, claim: Claim | undefined): claim is Claim {
+  return claim !== undefined && claim.generation === generation && claim.waitUntil === undefined;
+}
+
 /** The claim already says what it should; the pool carries its finalizer. */
 function isSettled(pool: Pool, claim: Claim | undefined, items: ClaimItems): boolean {
-  if (claim === undefined || claim.generation !== pool.generation || claim.waitUntil !== undefined) return false;
+  if (!isSeenTo(pool, claim)) return false;
   if (!pool.finalizers.includes(POOL_FINALIZER)) return false;
   const sameCreates =
     claim.create.size === items.create.size &&

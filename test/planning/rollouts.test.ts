@@ -248,12 +248,22 @@ describe("revisions that nothing names", () => {
   });
 
   it.each<[string, Setting]>([
-    ["a machine names it", { vms: swap(moved, 0, aVm(0, { revision: "web-0", terminating: true })) }],
-    ["an instance names it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) }],
+    ["a machine names it", { vms: swap(moved, 0, aVm(0, { revision: "web-0" })) }],
+    ["an instance names it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })) }],
+    [
+      "an instance that is still there names it",
+      { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) },
+    ],
     ["a machine that names it may still appear", { claim: { create: new Map([[7, NOW - 1_000]]) } }],
   ])("stay while %s, and are not forgotten then", (_what, setting) => {
     expect(prunesOf(withUnused(setting))).toEqual([]);
     if (setting.claim !== undefined) expect(claimIn(withUnused(setting))?.rollout).toBeUndefined();
+  });
+
+  it.each<[string, Setting]>([
+    ["a machine", { vms: swap(moved, 0, aVm(0, { revision: "web-0", terminating: true })) }],
+  ])("go though %s on its way out names it, which is compared with nothing any more", (_what, setting) => {
+    expect(prunesOf(withUnused(setting))).toEqual(["web-0"]);
   });
 
   it.each<[string, Setting]>([
@@ -571,7 +581,8 @@ describe("every roll-out", () => {
 
   it("prunes no revision that something names, nor the one in force", () =>
     check((seen, plan) => {
-      const named = [...membersOf(seen), ...(seen.instances ?? [])].map(({ labels }) => labels[REVISION_LABEL]);
+      const staying = [...membersOf(seen), ...(seen.instances ?? [])].filter(({ terminating }) => !terminating);
+      const named = staying.map(({ labels }) => labels[REVISION_LABEL]);
       for (const name of prunesOf(plan)) expect([...named, "web-2"]).not.toContain(name);
     }));
 

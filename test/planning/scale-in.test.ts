@@ -1,7 +1,18 @@
 import { describe, expect, it } from "vitest";
+import type { Claim } from "../../shared/planning/claim.ts";
 import type { Vm } from "../../shared/planning/model.ts";
 import { keepsDisks, planScaleIn, rankForScaleIn } from "../../shared/planning/scale-in.ts";
-import { aClaim, aPool, aPoolWith, aSpec, aVm, type Json, KUBEVIRT_FINALIZER, someVms } from "../support/builders.ts";
+import {
+  aClaim,
+  aPool,
+  aPoolWith,
+  aSpec,
+  aVm,
+  type Json,
+  KUBEVIRT_FINALIZER,
+  NOW,
+  someVms,
+} from "../support/builders.ts";
 import { ACTING, claimIn, deletesOf, kindsOf, namesOf, planOf } from "./plans.ts";
 
 const pool = (replicas: number, spec: Json = {}) => aPoolWith({ replicas, ...spec });
@@ -308,6 +319,18 @@ describe("scale in by selectors", () => {
     expect(reasons.join()).toContain(
       "(of 4 machines labelSelector leaves out 2, nodeSelectorRequirementMatcher leaves out 3, the spec of 1 cannot be read)",
     );
+  });
+
+  it("tells the pool's owner once for each generation, and not while nothing may be done yet", () => {
+    const announced = (claim: Claim | null) =>
+      planOf({ pool: aPoolWith({ replicas: 1, ...spares }, { generation: 2, claim }), vms: withSpares(3) })
+        .announcements;
+    const message = expect.stringContaining("2 machines too many: 2 of them are blocked");
+    const told = [{ type: "Warning", reason: "ScaleInBlocked", key: "2", message }];
+    expect(announced(aClaim({ generation: 1 }))).toEqual(told);
+    expect(announced(aClaim({ generation: 2 }))).toEqual([]);
+    expect(announced(aClaim({ generation: 2, waitUntil: NOW + 1 }))).toEqual([]);
+    expect(announced(aClaim({ generation: 2, waitUntil: NOW }))).toEqual(told);
   });
 
   it("says nothing when enough machines match", () => {
