@@ -185,7 +185,7 @@ function failed(failure: ApiFailure): Result {
   return { result: "failed", failure };
 }
 
-/** Acts in batches of 1, 2, 4, …: a template that the cluster refuses costs one call. Stops at the first failure. */
+/** Acts in batches of 1, 2, 4, …: a template that the cluster refuses costs one call. Stops at the first failure; a machine that was changed meanwhile is none. */
 async function applyGrowing<A extends Action>(
   actions: readonly A[],
   progress: Progress,
@@ -194,7 +194,9 @@ async function applyGrowing<A extends Action>(
   const before = progress.outcomes.length;
   for (let start = 0, size = 1; start < actions.length; start += size, size *= 2) {
     await applyAll(actions.slice(start, start + size), progress, act);
-    if (progress.outcomes.slice(before).some(({ result }) => result === "failed" || result === "skipped")) {
+    const hasStopped = (outcome: Outcome) =>
+      outcome.result === "skipped" || (outcome.result === "failed" && outcome.failure?.kind !== "conflict");
+    if (progress.outcomes.slice(before).some(hasStopped)) {
       skip(actions.slice(start + size), progress);
       break;
     }
@@ -328,6 +330,9 @@ function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVmFinali
   const metadata = {
     finalizers: vm.finalizers.filter((finalizer) => finalizer !== POOL_FINALIZER),
     ...(kind === "releaseVm" ? { ownerReferences: owners } : {}),
+    ...(kind === "releaseVm" && vm.annotations[GUARDED_ANNOTATION] !== undefined
+      ? { annotations: { [GUARDED_ANNOTATION]: null } }
+      : {}),
   };
   return patchAsRead(context, { type: VIRTUAL_MACHINES, object: vm }, { metadata });
 }

@@ -1,24 +1,19 @@
 /**
  * Disks that outlive their machine (state preservation). The garbage collector deletes what a deleted VM owns: at once when
  * the VM is deleted in the foreground. So a disk that is to stay gets a second owner, its namespace, while its machine
- * lives, and loses the machine as an owner before the machine's finalizer goes. See docs/storage.md.
+ * lives, and loses the machine as an owner before the machine's finalizer goes. A machine that is released leaves without
+ * guards; one that its user detached, or that is orphaned with its pool, is not ours to change: its disks stay guarded,
+ * so that they outlive it, too, until somebody removes the label and the owner. See docs/storage.md.
  */
 import * as z from "zod";
 import { fnv1a } from "./hash.ts";
-import { parseJson } from "./json.ts";
-import {
-  controllerOf,
-  type Disk,
-  type OwnerReference,
-  type Pool,
-  type PoolSpec,
-  type Vm,
-  type VmSpec,
-} from "./model.ts";
-import { GUARDED_ANNOTATION, KEPT_ANNOTATION, KEPT_FOR_LABEL, ordinalOf, POOL_FINALIZER } from "./names.ts";
+import { isRecord, parseJson } from "./json.ts";
+import { controllerOf, type Disk, type OwnerReference, type PoolSpec, type Vm, type VmSpec } from "./model.ts";
+import { GUARDED_ANNOTATION, KEPT_ANNOTATION, KEPT_FOR_LABEL, ordinalOf } from "./names.ts";
 import type { Action, Need, Observation } from "./plan.ts";
 import { keepsDisks } from "./scale-in.ts";
-import { canonicalText } from "./semantic.ts";
+import { canonicalText, isSame, type Path } from "./semantic.ts";
+import { indexVmSpec } from "./template.ts";
 
 /** Machines whose disks are looked at in one loop of a pass. */
 const LOOKED_AT_MAX = 50;
@@ -56,44 +51,57 @@ export interface DiskCareInput {
   readonly leaving: readonly Vm[];
   /** Machines of this pool that stay. */
   readonly live: readonly Vm[];
+  /** Machines that live on and are about to leave the pool. */
+  readonly released: readonly Vm[];
 }
 
 /** Finishes machines on their way out, disks first; sees to it that the disks of the others can outlive them, or not. */
-export function planDiskCare({ seen, leaving, live }: DiskCareInput): DiskCare {
+export function planDiskCare({ seen, leaving, live, released }: DiskCareInput): DiskCare {
   const keeps = keepsDisks(seen.pool.spec);
   const concerned = leaving.filter((vm) => keeps || isGuarded(vm));
-  const unguarded = live.filter((vm) => vm.spec !== undefined && isOutdated(vm, keeps)).slice(0, LOOKED_AT_MAX);
+  // Outside the pool a machine's disks go with it, as with any machine.
+  const parting = released.filter(isGuarded);
+  const outdated = live.filter((vm) => vm.spec !== undefined && isOutdated(vm, keeps)).slice(0, LOOKED_AT_MAX);
+  const mayGuard = !keeps || (seen.namespaceUid ?? "") !== "";
+  const unguarded = mayGuard ? outdated : [];
   const free = leaving.filter((vm) => !concerned.includes(vm));
-  const unread = concerned.filter(({ spec, uid }) => spec === undefined && !seen.specless.has(uid));
+  const unread = [...concerned, ...parting].filter(({ spec, uid }) => spec === undefined && !seen.specless.has(uid));
   if (unread.length > 0) return { needs: [{ read: "specs", vms: unread }], actions: [], free, reasons: [] };
-  const all = [...concerned, ...unguarded].filter(({ spec }) => spec !== undefined);
+  const all = [...concerned, ...parting, ...unguarded].filter(({ spec }) => spec !== undefined);
   const needs: Need[] = [];
   if (all.some(({ uid }) => !seen.disks.has(uid)))
     needs.push({ read: "disks", vms: all.filter(({ uid }) => !seen.disks.has(uid)) });
-  if (unguarded.length > 0 && keeps && seen.namespaceUid === undefined) needs.push({ read: "namespace" });
+  if (outdated.length > 0 && keeps && seen.namespaceUid === undefined) needs.push({ read: "namespace" });
   if (needs.length > 0) return { needs, actions: [], free, reasons: [] };
   const lost = concerned.filter(({ spec }) => spec === undefined);
   return {
     needs,
     actions: [
       ...concerned.flatMap((vm) => finishDisks(seen, vm, keeps)),
-      ...unguarded.flatMap((vm) => guardDisks(seen, vm, keeps)),
+      ...unguarded.flatMap((vm) => [...changeGuards(seen, vm, keeps), ...mark(seen, vm, keeps)]),
+      ...parting.flatMap((vm) => changeGuards(seen, vm, false)),
     ],
     free: [...free, ...concerned.filter(({ spec }) => spec !== undefined)],
-    reasons: lost.map(({ name }) => `${name} is held: its spec cannot be read, so its disks cannot be kept`),
+    reasons: [
+      ...lost.map(({ name }) => `${name} is held: its spec cannot be read, so its disks cannot be kept`),
+      ...(keeps && outdated.length > 0 && !mayGuard ? [UNGUARDED] : []),
+    ],
   };
 }
 
+const UNGUARDED =
+  "the pool's namespace may not be read: disks of machines that are deleted in the foreground are not kept";
+
 /** On its way out: its disks let go of it, or go with it. */
-function finishDisks({ pool, disks, namespaceUid }: Observation, vm: Vm, keeps: boolean): Action[] {
-  const own = (disks.get(vm.uid) ?? []).filter((disk) => controllerOf(disk)?.uid === vm.uid && !disk.terminating);
+function finishDisks(seen: Observation, vm: Vm, keeps: boolean): Action[] {
+  const own = ownDisks(seen, vm);
   if (keeps) {
     return own.map((disk) => {
       const owners = disk.owners.filter(({ uid }) => uid !== vm.uid);
-      return changeDisk(disk, { vm, owners, kept: keptMark(pool, vm, disk), why: "it outlives the machine" });
+      return changeDisk(disk, { vm, owners, kept: keptMark(seen, vm, disk), why: "it outlives the machine" });
     });
   }
-  const guarded = own.filter((disk) => disk.owners.some(isGuard) && namespaceUid !== "");
+  const guarded = own.filter((disk) => disk.owners.some(isGuard));
   return guarded.map((disk) =>
     changeDisk(disk, {
       vm,
@@ -105,28 +113,31 @@ function finishDisks({ pool, disks, namespaceUid }: Observation, vm: Vm, keeps: 
 }
 
 /** While it lives: the namespace is a second owner of its disks, if they are to outlive it. */
-function guardDisks(seen: Observation, vm: Vm, keeps: boolean): Action[] {
+function changeGuards(seen: Observation, vm: Vm, keeps: boolean): Action[] {
   const { pool, namespaceUid = "" } = seen;
-  const disks = seen.disks.get(vm.uid) ?? [];
-  const own = disks.filter((disk) => controllerOf(disk)?.uid === vm.uid && !disk.terminating);
+  const changed = ownDisks(seen, vm).filter((disk) => disk.owners.some(isGuard) !== keeps);
+  return changed.map((disk) => {
+    const others = disk.owners.filter((owner) => !isGuard(owner));
+    const owners = keeps ? [...others, guardOf(pool.namespace, namespaceUid)] : others;
+    const why = keeps ? "it is to outlive the machine" : "it is to go with the machine";
+    return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(seen, vm, disk) : null, why });
+  });
+}
+
+/** Notes on the machine that its disks are guarded; as an empty text while some of them are not there yet. */
+function mark(seen: Observation, vm: Vm, keeps: boolean): Action[] {
+  if (!keeps) return [{ kind: "markVm", vm, disks: null, why: "its disks go with it" }];
+  const own = ownDisks(seen, vm);
   // KubeVirt writes the owners anew when a machine takes over a kept disk: only then is the guard there to stay.
-  const isGuardedFor = (name: string) => own.some((disk) => disk.name === name && disk.owners.some(isGuard));
-  const changes = own
-    .filter((disk) => disk.owners.some(isGuard) !== keeps)
-    .map((disk) => {
-      const others = disk.owners.filter((owner) => !isGuard(owner));
-      const owners = keeps ? [...others, guardOf(pool.namespace, namespaceUid)] : others;
-      const why = keeps ? "it is to outlive the machine" : "it is to go with the machine";
-      return changeDisk(disk, { vm, owners, kept: keeps ? keptMark(pool, vm, disk) : null, why });
-    });
-  if (keeps && namespaceUid === "") return [];
-  const isComplete = vm.spec !== undefined && diskNamesOf(vm.spec).templates.every(isGuardedFor);
-  if (keeps && (changes.length > 0 || !isComplete)) return changes;
-  const names = keeps ? guardText(vm) : null;
-  return [
-    ...changes,
-    { kind: "markVm", vm, disks: names, why: keeps ? "its disks outlive it" : "its disks go with it" },
-  ];
+  const isComplete =
+    vm.spec !== undefined && diskNamesOf(vm.spec).templates.every((name) => own.some((disk) => disk.name === name));
+  if (isComplete) return [{ kind: "markVm", vm, disks: guardText(vm), why: "its disks outlive it" }];
+  if (own.length === 0 || isGuarded(vm)) return [];
+  return [{ kind: "markVm", vm, disks: "", why: "the first of its disks outlive it" }];
+}
+
+function ownDisks({ disks }: Observation, vm: Vm): readonly Disk[] {
+  return (disks.get(vm.uid) ?? []).filter((disk) => controllerOf(disk)?.uid === vm.uid && !disk.terminating);
 }
 
 /** The guards of its disks are not the ones that the pool asks for now. */
@@ -177,13 +188,25 @@ function changeDisk(disk: Disk, { vm, owners, kept, why }: DiskChange): Action {
 const keptSchema = z.object({ pool: z.string(), machine: z.string(), template: z.string().optional() });
 type KeptMark = z.infer<typeof keptSchema>;
 
-function keptMark(pool: Pool, vm: Vm, disk: Disk): KeptMark {
-  const template = vm.spec?.dataVolumeTemplates?.find(({ metadata }) => metadata.name === disk.name);
+function keptMark({ pool, verdict }: Observation, vm: Vm, disk: Disk): KeptMark {
+  const isOf = ({ metadata }: DiskTemplate) => metadata.name === disk.name;
+  const own = vm.spec?.dataVolumeTemplates?.find(isOf);
+  const wanted = verdict.legal ? indexVmSpec(verdict.spec, vm.ordinal ?? 0, "").dataVolumeTemplates?.find(isOf) : null;
+  // The cluster fills in what a template leaves open, such as the storage class: it fits all the same.
+  const template = own && wanted && isWithin(wanted["spec"], own["spec"], ["spec"]) ? wanted : own;
   return { pool: pool.name, machine: vm.name, ...(template === undefined ? {} : { template: diskHash(template) }) };
 }
 
+/** Whether all that `wanted` says is said by `actual`, too. */
+function isWithin(wanted: unknown, actual: unknown, path: Path): boolean {
+  if (!isRecord(wanted) || !isRecord(actual)) return isSame(wanted, actual, path);
+  return Object.entries(wanted).every(([key, value]) => isWithin(value, actual[key], [...path, key]));
+}
+
+type DiskTemplate = NonNullable<VmSpec["dataVolumeTemplates"]>[number];
+
 /** What a disk is made from; its name does not count. */
-function diskHash(template: NonNullable<VmSpec["dataVolumeTemplates"]>[number]): string {
+function diskHash(template: DiskTemplate): string {
   return fnv1a(canonicalText(template["spec"], ["spec"]));
 }
 
@@ -195,7 +218,11 @@ export interface UnfitDisk {
 }
 
 /** Kept disks that stand in the way of a new machine of their ordinal. Those without our record are taken to fit, as the reference does. */
-export function unfitDisks(pool: Pool, spec: PoolSpec, kept: readonly Disk[]): readonly UnfitDisk[] {
+export function unfitDisks(
+  pool: { readonly name: string },
+  spec: PoolSpec,
+  kept: readonly Disk[],
+): readonly UnfitDisk[] {
   const templates = spec.virtualMachineTemplate.spec.dataVolumeTemplates ?? [];
   return templates.flatMap((template) =>
     kept.flatMap((disk) => {
@@ -220,9 +247,4 @@ export function unfitDisks(pool: Pool, spec: PoolSpec, kept: readonly Disk[]): r
 
 function unique(names: readonly string[]): string[] {
   return [...new Set(names)];
-}
-
-/** Whether the pool's finalizer holds the machine. */
-export function isHeldByPool(vm: Vm): boolean {
-  return vm.finalizers.includes(POOL_FINALIZER);
 }

@@ -48,6 +48,8 @@ export function isLeftBehind(vm: Vm, pool: Pool, selector: ParsedSelector | unde
   return isNamedLikeOurs && selector?.matches(vm.labels) === true;
 }
 
-export function byNameAndUid(a: Vm, b: Vm): number {
+type Named = Pick<Vm, "name" | "uid">;
+
+export function byNameAndUid(a: Named, b: Named): number {
   return compareText(a.name, b.name) || compareText(a.uid, b.uid);
 }

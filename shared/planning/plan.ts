@@ -161,17 +161,21 @@ export function planPass(seen: Observation, limits: Limits): Plan {
 
 /** Finishes machines on their way out and lets go of those that left; allowed in every state of the pool. */
 function planUpkeep(seen: Observation, { members, relabelled, detached }: Membership): Part {
-  const leaving = members.filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER));
-  const care = planDiskCare({ seen, leaving, live: members.filter(({ terminating }) => !terminating) });
+  const isLive = ({ terminating }: Vm) => !terminating;
+  const leaving = [...members, ...relabelled].filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER));
+  const care = planDiskCare({ seen, leaving, live: members.filter(isLive), released: relabelled.filter(isLive) });
+  const held = leaving.filter((vm) => !care.free.includes(vm));
+  const released = relabelled.filter((vm) => !held.includes(vm));
+  const finished = care.free.filter((vm) => !relabelled.includes(vm));
   return {
     ...NOTHING,
     needs: care.needs,
     reasons: care.reasons,
     actions: [
-      ...relabelled.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
       ...care.actions,
+      ...released.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
       ...detached.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "no pool controls it any more" }) as const),
-      ...care.free.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
+      ...finished.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
     ],
   };
 }
@@ -223,7 +227,6 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
     spec,
     claim,
     members: parts.members,
-    owned: existing,
     leaving: down.claimed,
     claimedDeletes: down.revoke,
     target,
@@ -338,8 +341,12 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
     rollout: rolloutAfter(decision),
     waitUntil: undefined,
   };
-  const acting = out.create.length + down.remove.length + update.restarts.length + update.replacements.length > 0;
-  const why = acting ? "before machines are created, deleted or restarted" : `generation ${pool.generation} is seen to`;
+  const isGuarded = out.create.length + down.remove.length + update.restarts.length + update.replacements.length > 0;
+  // A pass that was overtaken by another template must not prune the revision of that one, which nothing names yet.
+  const acting = isGuarded || update.actions.some(({ kind }) => kind === "pruneRevision");
+  const why = isGuarded
+    ? "before machines are created, deleted or restarted"
+    : `generation ${pool.generation} is seen to`;
   return [
     ...update.revoke,
     ...(acting || !isSettled(pool, claim, items) ? [writeClaim(pool, items, why)] : []),
@@ -410,8 +417,9 @@ function planDeletion(seen: Observation): Part {
   if (!pool.finalizers.includes(POOL_FINALIZER)) return { ...NOTHING, reasons: [DELETING] };
   if (namespaceVms === undefined) return { ...NOTHING, needs: [{ read: "namespaceVms" }] };
   const selector = verdict.legal ? verdict.selector : undefined;
-  const owned = namespaceVms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
-  const left = namespaceVms.filter((vm) => isLeftBehind(vm, pool, selector));
+  const vms = [...namespaceVms].sort(byNameAndUid);
+  const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
+  const left = vms.filter((vm) => isLeftBehind(vm, pool, selector));
   if (owned.length + left.length > 0) return freeMachines(seen, { owned, left });
   const text = pool.annotations?.[CLAIM_ANNOTATION];
   const claim = readClaim(text, now);
@@ -443,7 +451,7 @@ function freeMachines(
   const { pool } = seen;
   const leaving = owned.filter(({ terminating }) => terminating);
   const live = owned.filter(({ terminating }) => !terminating);
-  const care = planDiskCare({ seen, leaving, live: [] });
+  const care = planDiskCare({ seen, leaving, live: [], released: [] });
   if (care.needs.length > 0) return { ...NOTHING, needs: care.needs, reasons: [DELETING] };
   const stays = !keepsDisks(pool.spec) || pool.finalizers.includes(ORPHAN_FINALIZER);
   const isCollected = pool.finalizers.includes(FOREGROUND_FINALIZER);
@@ -454,9 +462,7 @@ function freeMachines(
     actions: [
       ...care.actions,
       ...drops.map((vm) => ({ kind: "dropVmFinalizer", vm, why: DELETING }) as const),
-      ...(stays || isCollected ? [] : live)
-        .map((vm) => ({ kind: "deleteVm", vm, why }) as const)
-        .sort((a, b) => byNameAndUid(a.vm, b.vm)),
+      ...(stays || isCollected ? [] : live).map((vm) => ({ kind: "deleteVm", vm, why }) as const),
     ],
     reasons: [DELETING, ...care.reasons],
   };

@@ -1,6 +1,7 @@
 /** Moves machines to the template in force, and restarts or replaces what cannot follow it running, within `maxUnavailable`. */
-import { type Claim, isClaimed, type Rollout } from "./claim.ts";
+import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts";
 import { isRecord } from "./json.ts";
+import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
 import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
 import { REVISION_LABEL, UPDATED_ANNOTATION } from "./names.ts";
@@ -17,6 +18,12 @@ const UPDATE_SEEN_AFTER_MS = 2_000;
 const LIVE_UPDATE_WITHIN_MS = 60_000;
 /** How old an instance that is not ready, or a machine without one, must be before it is restarted or replaced for free. */
 const SPARE_AFTER_MS = 10_000;
+/** A machine without an instance may still boot the template that it had so long ago: nobody would look at it later. */
+const BOOT_SEEN_AFTER_MS = 10_000;
+/** A time of our own may be so far ahead, as API servers' clocks differ; one further ahead is not ours. */
+const CLOCK_SLACK_MS = 60_000;
+/** How many revisions of one template machines may name before they are gathered under one. The claim lists them. */
+const REVISIONS_MAX = 20;
 
 export interface UpdateInput {
   readonly seen: Observation;
@@ -24,8 +31,7 @@ export interface UpdateInput {
   readonly claim: Claim | undefined;
   /** Machines of the pool, terminating ones included. */
   readonly members: readonly Vm[];
-  /** Machines that count towards `replicas`, and those that go because there are too many. */
-  readonly owned: number;
+  /** Of those, the ones that go because there are too many. */
   readonly leaving: readonly Vm[];
   /** Deletes of the last claim that scale-in does not want. */
   readonly claimedDeletes: readonly Vm[];
@@ -74,9 +80,11 @@ export function updateStrategyOf({ updateStrategy }: PoolSpec): Strategy {
 /** Whether every machine is known to follow the template already, by what the last passes wrote down. */
 export function isRolledOut(spec: PoolSpec, claim: Claim | undefined, live: readonly Vm[]): boolean {
   const strategy = updateStrategyOf(spec);
-  if (strategy === "unmanaged" || live.length === 0) return true;
+  if (live.length === 0) return true;
   const rollout = claim?.rollout;
   if (rollout === undefined || rollout.template !== templateHash(spec)) return false;
+  // Which revisions it finds there is of no interest: they were pruned when the template changed.
+  if (strategy === "unmanaged") return true;
   if (strategy === "proactive" && !rollout.instances) return false;
   return live.every((vm) => rollout.revisions.includes(revisionOf(vm) ?? ""));
 }
@@ -88,6 +96,7 @@ export function planUpdate(input: UpdateInput): Update {
   if (spec.paused === true || isRolledOut(spec, claim, live)) return { ...withdraw(input), rollout: claim?.rollout };
   if (target === undefined) return withdraw(input);
   const strategy = updateStrategyOf(spec);
+  if (strategy === "unmanaged") return finish({ ...input, live, target, strategy }, withdraw(input));
   const hasClaims = (claim?.restart.length ?? 0) > 0;
   const instances = strategy === "proactive" || hasClaims ? seen.instances : [];
   if (instances === undefined) return { ...NOTHING, needs: [{ read: "instances" }] };
@@ -100,7 +109,8 @@ export function planUpdate(input: UpdateInput): Update {
   const policy = spec.updateStrategy?.proactive?.selectionPolicy;
   const chosen = new Set(filterBySelectors(policy, live));
   const instanceOf = byMachine(instances);
-  const context: Context = { ...input, target, strategy, chosen, instanceOf, origins: new Map() };
+  const gathered = new Set(labelsOf(live, target).slice(REVISIONS_MAX));
+  const context: Context = { ...input, target, strategy, chosen, gathered, instanceOf, origins: new Map() };
   const judged = live.map((vm) => judgeMachine(vm, context));
   if (judged.some(({ step }) => step.kind === "live") && seen.liveUpdates === undefined) {
     return { ...NOTHING, needs: [{ read: "liveUpdates" }] };
@@ -119,8 +129,8 @@ type Step =
   /** KubeVirt is about to change the running instance. */
   | { readonly kind: "live"; readonly instance: Instance }
   | { readonly kind: "replace"; readonly why: string }
-  /** Cannot be done now, or at all. */
-  | { readonly kind: "wait"; readonly why: string };
+  /** Cannot be done now, or at all. `requested`: it is to stop, maybe because we asked for a restart. */
+  | { readonly kind: "wait"; readonly why: string; readonly requested?: Instance };
 
 interface Judged {
   readonly vm: Vm;
@@ -132,6 +142,8 @@ interface Context extends UpdateInput {
   readonly target: string;
   readonly strategy: Strategy;
   readonly chosen: ReadonlySet<Vm>;
+  /** Revisions that give way to the target though their template is the same. */
+  readonly gathered: ReadonlySet<string>;
   readonly instanceOf: ReadonlyMap<string, Instance>;
   /** What was found out about revisions so far, by name. */
   readonly origins: Map<string, Origin>;
@@ -145,10 +157,9 @@ function judgeMachine(vm: Vm, context: Context): Judged {
 function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): Step {
   const { spec, strategy, chosen } = context;
   const { base, change } = originOf(context, vm, revisionOf(vm));
-  if (change === "none") {
-    if (strategy !== "proactive" || instance === undefined) return { kind: "none" };
-    if (instance.terminating || instance.final) return { kind: "none" };
-    const step = judgeInstance(vm, instance, context);
+  const isGathered = vm.spec !== undefined && context.gathered.has(revisionOf(vm) ?? "");
+  if (change === "none" && !isGathered) {
+    const step = strategy === "proactive" ? judgeInstance(vm, instance, context) : NONE;
     return step.kind === "none" || chosen.has(vm) ? step : LEFT_OUT;
   }
   if (!chosen.has(vm)) return LEFT_OUT;
@@ -162,6 +173,7 @@ function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): St
   return { kind: "wait", why: `${DISKS_CHANGED}, and only a new machine gets new ones` };
 }
 
+const NONE: Step = { kind: "none" };
 const LEFT_OUT: Step = { kind: "wait", why: "updateStrategy.proactive.selectionPolicy.selectors leave it out" };
 const DISKS_CHANGED = "the template's disks have changed";
 
@@ -172,16 +184,23 @@ function hasDisksOf(spec: PoolSpec, { spec: own, ordinal = 0 }: Vm): boolean {
 }
 
 /** The machine has the wanted template: what of its running instance? */
-function judgeInstance(vm: Vm, instance: Instance, context: Context): Step {
+function judgeInstance(vm: Vm, instance: Instance | undefined, context: Context): Step {
   const { now } = context.seen;
+  if (instance === undefined) {
+    const isSeen = now >= updatedAt(vm, now) + BOOT_SEEN_AFTER_MS;
+    return isSeen ? NONE : { kind: "wait", why: "it has only just got the new template" };
+  }
   const running = instance.labels[REVISION_LABEL];
-  if (running === revisionOf(vm)) return { kind: "none" };
+  if (running === revisionOf(vm)) return NONE;
+  if (instance.final) return NONE;
+  if (instance.terminating) return { kind: "wait", why: "what runs an older template is on its way out" };
   const { change = "restart" } = originOf(context, vm, running);
   if (change === "none" || change === "metadata")
     return { kind: "label", instance, why: "only its revision has another name" };
   if (change === "replace") return { kind: "replace", why: DISKS_CHANGED };
-  if (vm.requested) return { kind: "wait", why: "it is about to stop or to start" };
-  if (now < updatedAt(vm) + UPDATE_SEEN_AFTER_MS) return { kind: "wait", why: "it has only just got the new template" };
+  if (vm.requested) return { kind: "wait", why: "it is about to stop or to start", requested: instance };
+  if (now < updatedAt(vm, now) + UPDATE_SEEN_AFTER_MS)
+    return { kind: "wait", why: "it has only just got the new template" };
   if (change === "live" && vm.spec !== undefined) return { kind: "live", instance };
   return { kind: "restart", instance, why: "it runs an older template" };
 }
@@ -196,7 +215,7 @@ function settleLive(judged: Judged, { liveUpdates, now }: Observation): Judged {
   if (vm.restartRequired) return settle({ kind: "restart", instance, why: "KubeVirt cannot change it while it runs" });
   if (showsLiveFields(instance.spec, vm.spec))
     return settle({ kind: "label", instance, why: "it was updated while it ran" });
-  const isLate = now >= updatedAt(vm) + LIVE_UPDATE_WITHIN_MS;
+  const isLate = now >= updatedAt(vm, now) + LIVE_UPDATE_WITHIN_MS;
   return settle(
     isLate
       ? { kind: "restart", instance, why: "the change did not reach it while it ran" }
@@ -219,24 +238,31 @@ function originOf(context: Context, vm: Vm, revision: string | undefined): Origi
   const known = origins.get(revision);
   if (known !== undefined) return known;
   const own = ownRevision(seen.pool, seen.revisions, revision);
-  const base = own?.spec && withNaming(context, own.spec, own.generation);
-  const change = base && classifyChange(base, spec, vm.ordinal ?? 0, { naming: true });
-  const origin: Origin = { base, change };
+  const origin = own?.spec ? compare(context, own.spec, { vm, generation: own.generation }) : LOST;
   origins.set(revision, origin);
   return origin;
 }
 
-/** Naming counts when it was changed since this deployment looks after the pool: taking over restarts nothing. */
-function withNaming({ claim, spec }: Context, base: PoolSpec, generation: number | undefined): PoolSpec {
+const LOST: Origin = { base: undefined, change: undefined };
+
+/**
+ * Naming counts when it was changed since this deployment looks after the pool: taking over restarts nothing. A guest that
+ * restarts for another reason takes the names along, as it does with the reference.
+ */
+function compare(
+  { claim, spec }: Context,
+  from: PoolSpec,
+  { vm, generation = 0 }: { readonly vm: Vm; readonly generation: number | undefined },
+): Origin {
   const since = claim?.since;
-  const counts = since !== undefined && ((generation ?? 0) >= since.generation || namingOf(spec) !== since.naming);
-  return counts ? base : { ...base, nameGeneration: spec.nameGeneration };
+  const ordinal = vm.ordinal ?? 0;
+  const counts = since !== undefined && (generation >= since.generation || namingOf(spec) !== since.naming);
+  const change = classifyChange(from, spec, ordinal, { naming: counts });
+  if (counts || change === "restart" || change === "replace") return { base: from, change };
+  return { base: { ...from, nameGeneration: spec.nameGeneration }, change };
 }
 
-interface Acting extends UpdateInput {
-  readonly target: string;
-  readonly strategy: Strategy;
-  readonly live: readonly Vm[];
+interface Acting extends Finishing {
   readonly instances: readonly Instance[];
 }
 
@@ -252,14 +278,16 @@ function act(input: Acting, judged: readonly Judged[]): Update {
   );
   const guarded = chooseGuarded(input, judged);
   const reasons = explain(input, judged, guarded.waiting);
-  const isDone = judged.every(({ step }) => step.kind === "none");
   const update: Update = {
     ...NOTHING,
     ...guarded,
     actions: [...moves.slice(0, limits.updatesMax), ...labels.slice(0, limits.updatesMax)],
     reasons,
   };
-  return isDone ? finish(input, update) : update;
+  if (judged.every(({ step }) => step.kind === "none")) return finish(input, update);
+  // What holds some of them back may last: revisions that nothing names go all the same.
+  const isIdle = judged.every(({ step }) => step.kind === "none" || step.kind === "wait");
+  return isIdle ? { ...finish(input, update), rollout: undefined } : update;
 }
 
 interface Move {
@@ -285,7 +313,7 @@ function moveAction(now: number, { vm, base, spec, target }: Move): Action {
 
 /** Restarts and replacements: first those that are claimed already, then by the policy's order, as far as the budget goes. */
 function chooseGuarded(input: Acting, judged: readonly Judged[]) {
-  const { seen, spec, claim, claimedDeletes, limits } = input;
+  const { seen, spec, claim, claimedDeletes, leaving, limits } = input;
   const due = judged.filter(({ step }) => step.kind === "restart" || step.kind === "replace");
   const wasClaimed = ({ vm, step }: Judged) =>
     step.kind === "restart" ? isClaimed(step.instance, claim?.restart ?? []) : claimedDeletes.includes(vm);
@@ -302,7 +330,8 @@ function chooseGuarded(input: Acting, judged: readonly Judged[]) {
   const waiting: Judged[] = [];
   for (const entry of [...ranked.filter(wasClaimed), ...ranked.filter((one) => !wasClaimed(one))]) {
     const available = isAvailable(entry.vm, entry.instance);
-    const isFresh = !wasClaimed(entry) && taken.length >= limits.restartsMax;
+    const isFull = taken.length >= limits.restartsMax || taken.length + leaving.length >= CLAIM_ITEMS_MAX;
+    const isFresh = !wasClaimed(entry) && isFull;
     const isYoung =
       !available && !wasClaimed(entry) && seen.now < (entry.instance ?? entry.vm).createdAt + SPARE_AFTER_MS;
     if (isFresh || isYoung || (available && budget <= 0)) waiting.push(entry);
@@ -315,23 +344,31 @@ function chooseGuarded(input: Acting, judged: readonly Judged[]) {
     step.kind === "restart" ? [{ kind: "restartInstance", vm, instance: step.instance, why: step.why }] : [],
   );
   const replacements = taken.flatMap(({ vm, step }) => (step.kind === "replace" ? [vm] : []));
+  // Asked for and not yet begun: claimed until the instance goes.
+  const requested = judged.flatMap(({ vm, step }) =>
+    step.kind === "wait" && step.requested !== undefined && isClaimed(step.requested, claim?.restart ?? [])
+      ? [{ vm, instance: step.requested }]
+      : [],
+  );
+  const claimedRestarts = [...restarts.map(({ vm, instance }) => ({ vm, instance })), ...requested];
   return {
     restarts: restarts.slice(0, limits.restartsMax),
-    claimedRestarts: restarts.map(({ vm, instance }) => ({ vm, instance })),
+    claimedRestarts,
     replacements: replacements.slice(0, limits.restartsMax),
     claimedReplacements: replacements,
-    revoke: revocations(input, { restarts, replacements }),
+    revoke: revocations(input, { restarts: claimedRestarts, replacements }),
     waiting,
   };
 }
 
 /** How many available machines may become unavailable now. */
-function budgetOf({ spec, members, owned, leaving, instances }: Acting): number {
+function budgetOf({ spec, members, leaving, instances }: Acting): number {
   const replicas = spec.replicas ?? 1;
   const instanceOf = byMachine(instances);
   const staying = members.filter((vm) => !leaving.includes(vm));
-  const unavailable = staying.filter((vm) => !isAvailable(vm, instanceOf.get(vm.uid))).length;
-  const missing = Math.max(0, replicas - (owned - leaving.length));
+  // One that is asked to stop is as good as stopped.
+  const unavailable = staying.filter((vm) => vm.requested || !isAvailable(vm, instanceOf.get(vm.uid))).length;
+  const missing = Math.max(0, replicas - staying.length);
   return resolveMaxUnavailable(spec.maxUnavailable, replicas) - unavailable - missing;
 }
 
@@ -343,7 +380,8 @@ export function resolveMaxUnavailable(value: PoolSpec["maxUnavailable"], replica
 }
 
 function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
-  return new Map(instances.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
+  const ordered = instances.toSorted(byNameAndUid);
+  return new Map(ordered.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
 }
 
 function recordIn(value: unknown): Readonly<Record<string, unknown>> {
@@ -368,7 +406,8 @@ function revocations(
   wanted: { readonly restarts: readonly { readonly instance: Instance }[]; readonly replacements: readonly Vm[] },
 ): Action[] {
   const unfinished = instances.filter((instance) => !instance.terminating && isClaimed(instance, claim?.restart ?? []));
-  const dropped = unfinished.filter((instance) => !wanted.restarts.some((restart) => restart.instance === instance));
+  const isWanted = (instance: Instance) => wanted.restarts.some((restart) => restart.instance === instance);
+  const dropped = unfinished.filter((instance) => !isWanted(instance)).sort(byNameAndUid);
   const why = "an earlier pass claimed it, and it is no longer wanted";
   return [
     ...dropped.map(
@@ -382,8 +421,9 @@ function revocations(
 }
 
 /** Every machine follows the template: revisions that nothing names any more go, then the claim says so. */
-function finish(input: Acting, update: Update): Update {
+function finish(input: Finishing, update: Update): Update {
   const { seen, spec, claim, live, members, target, strategy } = input;
+  if (update.needs.length > 0) return update;
   if (seen.ownRevisions === undefined || seen.instances === undefined) {
     return { ...update, needs: [{ read: "instances" }] };
   }
@@ -393,22 +433,36 @@ function finish(input: Acting, update: Update): Update {
     // One on its way out is compared with nothing any more.
     ...seen.instances.filter(({ terminating }) => !terminating).map(({ labels }) => labels[REVISION_LABEL]),
   ]);
-  const isQuiet = claim === undefined || claim.create.size === 0;
-  const unused = isQuiet ? seen.ownRevisions.filter(({ name }) => !named.has(name)) : [];
-  const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
-  if (prunes.length > 0) return { ...update, actions: prunes.slice(0, input.limits.updatesMax) };
-  const labels = [...new Set(live.map(revisionOf))].filter((name) => name !== undefined && name !== target);
-  const revisions = [target, ...labels.filter((name) => name !== undefined).sort()];
+  const unused = seen.ownRevisions.filter(({ name }) => !named.has(name)).sort(byNameAndUid);
+  if (unused.length > 0) {
+    // A machine that is still to appear may name one of them.
+    const isQuiet = claim === undefined || claim.create.size === 0;
+    const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
+    return isQuiet ? { ...update, actions: prunes.slice(0, input.limits.updatesMax) } : update;
+  }
+  const revisions = strategy === "unmanaged" ? [target] : [target, ...labelsOf(live, target)];
   return { ...update, rollout: { template: templateHash(spec), revisions, instances: strategy === "proactive" } };
+}
+
+interface Finishing extends UpdateInput {
+  readonly target: string;
+  readonly strategy: Strategy;
+  readonly live: readonly Vm[];
+}
+
+/** The revisions that machines name besides the target. */
+function labelsOf(live: readonly Vm[], target: string): readonly string[] {
+  const names = live.map(revisionOf).filter((name) => name !== undefined);
+  return [...new Set(names)].filter((name) => name !== target).sort();
 }
 
 function revisionsIn(vm: Vm): readonly (string | undefined)[] {
   return [revisionOf(vm), vm.spec?.template.metadata?.labels?.[REVISION_LABEL]];
 }
 
-function updatedAt(vm: Vm): number {
+function updatedAt(vm: Vm, now: number): number {
   const time = Date.parse(vm.annotations[UPDATED_ANNOTATION] ?? "");
-  return Number.isNaN(time) ? 0 : time;
+  return Number.isNaN(time) || time > now + CLOCK_SLACK_MS ? 0 : time;
 }
 
 function explain({ target, spec, live }: Acting, judged: readonly Judged[], waiting: readonly Judged[]): string[] {

@@ -4,9 +4,9 @@ import type { ApiRequest, ApiResponse } from "../../shared/clusters/connection.t
 import { EMPTY_LEDGER, type Ledger, parseClaim } from "../../shared/planning/claim.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { type Pool, parsePool, parseVm, type Vm } from "../../shared/planning/model.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
-import type { Action, Observation } from "../../shared/planning/plan.ts";
-import { anObservation } from "../support/builders.ts";
+import { CLAIM_ANNOTATION, GUARDED_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import type { Action } from "../../shared/planning/plan.ts";
+import { aDisk, anInstance, anObservation, aRevision } from "../support/builders.ts";
 import {
   aCluster,
   aWire,
@@ -75,7 +75,7 @@ interface Setting {
 async function apply(actions: readonly Action[], { routes, pool = aSeenPool(), ledger, timeLeftMs }: Setting) {
   const wire = aWire(...routes);
   const sleeps: number[] = [];
-  const seen: Observation = { ...anObservation({ pool, narrow: true }), ledger: ledger ?? EMPTY_LEDGER };
+  const seen = anObservation({ now: NOW, pool, narrow: true, ledger: ledger ?? EMPTY_LEDGER });
   const applied = await applyPlan(
     { needs: [], actions, reasons: [], announcements: [], members: [] },
     {
@@ -337,10 +337,12 @@ it("says in the claim who acts, when, on which generation and with what", async 
     at: NOW,
     nonce: "nonce-now",
     generation: 1,
-    since: { at: NOW, generation: 1 },
+    since: { at: NOW, generation: 1, naming: "+" },
     waitUntil: undefined,
     create: new Map([[0, NOW]]),
     delete: [],
+    restart: [],
+    rollout: undefined,
   });
 });
 
@@ -533,5 +535,232 @@ it("announces what was done, and not what was found done", async () => {
     "SuccessfulCreate Created VM ci/web-0",
     "SuccessfulCreate Created VM ci/web-2",
     `SuccessfulDelete Deleted VM ci/web-9 with uid ${vm.uid} from pool`,
+  ]);
+});
+
+const INSTANCES = VMS.replace("virtualmachines", "virtualmachineinstances");
+const DATA_VOLUMES = `/apis/cdi.kubevirt.io/v1beta1/namespaces/ci/datavolumes`;
+const instance = { ...anInstance(1), resourceVersion: "61" };
+
+function aRestart(spec?: object): Action {
+  const vm = aSeenVm(1);
+  return {
+    kind: "restartInstance",
+    vm: spec === undefined ? vm : { ...vm, spec: vmSpec(spec) },
+    instance,
+    why: "test",
+  };
+}
+
+const vmSpec = (fields: object) => must(parseVm({ ...aVm(1), spec: { ...fields, template: {} } }, "web")).spec;
+
+it.each<[string, object | undefined]>([
+  ["Always", { runStrategy: "Always" }],
+  ["Once", { runStrategy: "Once" }],
+  ["the old running: true", { running: true }],
+  ["an unknown one", undefined],
+])("restarts a guest of run strategy %s by deleting the instance that was read", async (_what, spec) => {
+  const done = await apply([aRestart(spec)], { routes: [on(`DELETE ${INSTANCES}/web-1`, ok({}))] });
+
+  expect(done.wire.sent.map(({ body }) => body)).toMatchObject([
+    { preconditions: { uid: instance.uid, resourceVersion: "61" } },
+  ]);
+  expect(resultsOf(done)).toEqual({ done: 1 });
+});
+
+it.each(["Manual", "RerunOnFailure"])(
+  "asks a machine of run strategy %s to stop this instance and to start (D40)",
+  async (runStrategy) => {
+    const vm = aSeenVm(1);
+    const done = await apply([aRestart({ runStrategy })], { routes: [on(`PATCH ${VMS}/web-1/status`, ok({}))] });
+
+    expect(writesOf(done.wire)).toMatchObject([
+      {
+        contentType: "application/merge-patch+json",
+        body: {
+          metadata: { uid: vm.uid, resourceVersion: "51" },
+          status: { stateChangeRequests: [{ action: "Stop", uid: instance.uid }, { action: "Start" }] },
+        },
+      },
+    ]);
+  },
+);
+
+it("revokes a restart by changing the machine and then its instance", async () => {
+  const routes = [on(`PATCH ${VMS}/web-1`, ok({ metadata: {} })), on(`PATCH ${INSTANCES}/web-1`, ok({ metadata: {} }))];
+  const done = await apply([{ kind: "revokeRestart", vm: aSeenVm(1), instance, why: "test" }], { routes });
+
+  expect(linesOf(done.wire)).toEqual([`PATCH ${VMS}/web-1`, `PATCH ${INSTANCES}/web-1`]);
+  expect(writesOf(done.wire).map(({ body }) => body)).toEqual([
+    { metadata: { uid: aSeenVm(1).uid, annotations: { "vmpool-functions/revoked": "nonce-now" } } },
+    { metadata: { uid: instance.uid, annotations: { "vmpool-functions/revoked": "nonce-now" } } },
+  ]);
+});
+
+it.each<[string, Reply]>([
+  ["is gone", refusal(404, "NotFound")],
+  ["is on its way out", ok({ metadata: { deletionTimestamp: "2026-05-01T12:00:00Z" } })],
+  ["may or may not have changed", networkError("ECONNRESET")],
+])("claims nothing when an instance whose restart is revoked %s", async (_what, reply) => {
+  const actions: readonly Action[] = [
+    { kind: "revokeRestart", vm: undefined, instance, why: "test" },
+    writeClaim(),
+    aRestart(),
+    ...creates(1),
+  ];
+  const done = await apply(actions, { routes: [on(`PATCH ${INSTANCES}/web-1`, reply)] });
+
+  expect(linesOf(done.wire)).toEqual([`PATCH ${INSTANCES}/web-1`]);
+});
+
+function updates(count: number): readonly Action[] {
+  const patch = { metadata: { labels: { a: "b" } } };
+  return Array.from({ length: count }, (_, ordinal) => ({
+    kind: "updateVm",
+    vm: aSeenVm(ordinal),
+    revision: "web-2",
+    patch,
+    why: "test",
+  }));
+}
+
+/** A route for each of the first machines, and what each answers. */
+const patchRoutes = (count: number, reply: (ordinal: number) => Reply) =>
+  Array.from({ length: count }, (_, ordinal) => on(`PATCH ${VMS}/web-${ordinal}`, reply(ordinal)));
+
+it("updates a machine by the UID and version that were read, and only what the patch says", async () => {
+  const done = await apply(updates(1), { routes: patchRoutes(1, () => ok({})) });
+
+  expect(writesOf(done.wire)).toMatchObject([
+    {
+      contentType: "application/merge-patch+json",
+      body: { metadata: { uid: aSeenVm(0).uid, resourceVersion: "50", labels: { a: "b" } } },
+    },
+  ]);
+});
+
+it("updates in batches that double", async () => {
+  const gauge = aGauge();
+  await apply(updates(10), { routes: patchRoutes(10, () => gauge.answer) });
+
+  expect(gauge.waves).toEqual([1, 2, 4, 3]);
+});
+
+it("stops updating after the batch in which one is refused", async () => {
+  const done = await apply(updates(10), {
+    routes: patchRoutes(10, (ordinal) => (ordinal === 1 ? refusal(422, "Invalid", "no such field") : ok({}))),
+  });
+
+  expect(resultsOf(done)).toEqual({ done: 2, failed: 1, skipped: 7 });
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "update", message: "no such field" }]);
+});
+
+it("goes on updating past a machine that was changed meanwhile", async () => {
+  const done = await apply(updates(10), {
+    routes: patchRoutes(10, (ordinal) => (ordinal === 0 ? refusal(409, "Conflict") : ok({}))),
+  });
+
+  expect(resultsOf(done)).toEqual({ done: 9, failed: 1 });
+  expect(failuresOf(done.outcomes)).toEqual([]);
+});
+
+it("updates nothing without its revision", async () => {
+  const actions: readonly Action[] = [{ kind: "createRevision", name: "web-2", why: "test" }, ...updates(2)];
+  const done = await apply(actions, { routes: [on(`POST ${REVISIONS}`, refusal(403, "Forbidden"))] });
+
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 2 });
+});
+
+it("labels an instance by the version that was read", async () => {
+  const done = await apply([{ kind: "labelInstance", instance, revision: "web-2", why: "test" }], {
+    routes: [on(`PATCH ${INSTANCES}/web-1`, ok({}))],
+  });
+
+  expect(writesOf(done.wire).map(({ body }) => body)).toEqual([
+    {
+      metadata: {
+        uid: instance.uid,
+        resourceVersion: "61",
+        labels: { "kubevirt.io/vm-pool-revision-name": "web-2" },
+      },
+    },
+  ]);
+});
+
+it.each<[string, Reply, string, number]>([
+  ["done", ok({}), "done", 0],
+  ["success when it is gone already (D33)", refusal(404, "NotFound"), "already", 0],
+  ["a failure when it is forbidden", refusal(403, "Forbidden"), "failed", 1],
+])("prunes a revision by UID and version: %s", async (_what, reply, result, failures) => {
+  const revision = aRevision();
+  const done = await apply([{ kind: "pruneRevision", revision, why: "test" }], {
+    routes: [on(`DELETE ${REVISIONS}/web-1`, reply)],
+  });
+
+  expect(done.wire.sent.map(({ body }) => body)).toMatchObject([
+    { preconditions: { uid: revision.uid, resourceVersion: "300" } },
+  ]);
+  expect(resultsOf(done)).toEqual({ [result]: 1 });
+  expect(failuresOf(done.outcomes)).toHaveLength(failures);
+});
+
+function aRelease(ordinal: number): Action {
+  const metadata = { ownerReferences: [], labels: { kept: "web" } };
+  return { kind: "changeDisk", vm: aSeenVm(ordinal), disk: aDisk(ordinal), metadata, released: true, why: "test" };
+}
+
+it.each<[string, Reply, boolean]>([
+  ["succeeds", ok({}), true],
+  ["finds the disk gone", refusal(404, "NotFound"), true],
+  ["is refused", refusal(403, "Forbidden"), false],
+  ["finds the disk changed", refusal(409, "Conflict"), false],
+  ["is not answered", networkError("ECONNRESET"), false],
+])(
+  "lets a machine go after its disk, when the release %s; another's machine in any case (D34)",
+  async (_what, reply, goes) => {
+    const actions: readonly Action[] = [
+      { kind: "dropVmFinalizer", vm: aSeenVm(1), why: "test" },
+      { kind: "dropVmFinalizer", vm: aSeenVm(2), why: "test" },
+      aRelease(1),
+    ];
+    const routes = [
+      on(`PATCH ${DATA_VOLUMES}/data-1`, reply),
+      on(`PATCH ${VMS}/web-1`, ok({})),
+      on(`PATCH ${VMS}/web-2`, ok({})),
+    ];
+    const done = await apply(actions, { routes });
+
+    expect(linesOf(done.wire).slice(0, 1)).toEqual([`PATCH ${DATA_VOLUMES}/data-1`]);
+    expect(writesOf(done.wire)[0]?.body).toMatchObject({ metadata: { uid: "uid-of-data-1", resourceVersion: "3001" } });
+    expect(linesOf(done.wire).includes(`PATCH ${VMS}/web-1`)).toBe(goes);
+    expect(linesOf(done.wire)).toContain(`PATCH ${VMS}/web-2`);
+  },
+);
+
+it("takes the note about guarded disks from a machine that it releases", async () => {
+  const vm = { ...aSeenVm(1), annotations: { [GUARDED_ANNOTATION]: "data-1" } };
+  const done = await apply([{ kind: "releaseVm", vm, why: "test" }], { routes: [on(`PATCH ${VMS}/web-1`, ok({}))] });
+
+  expect(writesOf(done.wire)).toMatchObject([{ body: { metadata: { annotations: { [GUARDED_ANNOTATION]: null } } } }]);
+});
+
+it("announces restarts and kept disks, and nothing for labels and pruning (D26)", async () => {
+  const actions: readonly Action[] = [
+    aRelease(1),
+    aRestart(),
+    { kind: "labelInstance", instance: { ...instance, name: "web-2" }, revision: "web-2", why: "test" },
+    { kind: "pruneRevision", revision: aRevision(), why: "test" },
+  ];
+  const routes = [
+    on(`PATCH ${DATA_VOLUMES}/data-1`, ok({})),
+    on(`DELETE ${INSTANCES}/web-1`, ok({})),
+    on(`PATCH ${INSTANCES}/web-2`, ok({})),
+    on(`DELETE ${REVISIONS}/web-1`, ok({})),
+  ];
+  const done = await apply(actions, { routes });
+
+  expect(announceOutcomes(done.seen, done.outcomes).map(({ reason }) => reason)).toEqual([
+    "DiskKept",
+    "SuccessfulUpdate",
   ]);
 });

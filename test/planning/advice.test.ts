@@ -63,3 +63,34 @@ describe("instances without the selector's labels", () => {
     expect(announce(aPool({ claim: null, spec: { ...aSpec(), replicas: -1 } }))).toEqual([]);
   });
 });
+
+describe("the memory of machines", () => {
+  const keeping = (scaleInStrategy: Json | undefined) => {
+    const template = { metadata: { labels: LABELS }, spec: { domain: {} } };
+    const virtualMachineTemplate = { metadata: { labels: LABELS }, spec: { runStrategy: "Always", template } };
+    return aPool({
+      generation: 2,
+      claim: aClaim({ generation: 1 }),
+      spec: aSpec({ virtualMachineTemplate, ...(scaleInStrategy === undefined ? {} : { scaleInStrategy }) }),
+    });
+  };
+
+  it.each(["proactive", "opportunistic"])("is said not to be kept when %s scale in asks for it (D07)", (name) => {
+    const pool = keeping({ [name]: { statePreservation: "Online" } });
+    expect(announce(pool)).toMatchObject([{ type: "Warning", reason: "MemoryNotKept", key: "2" }]);
+    expect(announce(pool)[0]?.message).toContain(`spec.scaleInStrategy.${name}.statePreservation is Online`);
+  });
+
+  it.each<[string, Json | undefined]>([
+    ["no strategy", undefined],
+    ["Disabled", { proactive: { statePreservation: "Disabled" } }],
+    ["Offline", { proactive: { statePreservation: "Offline" } }],
+    ["unmanaged", { unmanaged: {} }],
+  ])("is not spoken of with %s", (_what, strategy) => expect(announce(keeping(strategy))).toEqual([]));
+
+  it("is spoken of once a generation", () => {
+    const { spec } = keeping({ proactive: { statePreservation: "Online" } });
+    expect(announce(aPool({ generation: 2, claim: aClaim({ generation: 2 }), spec }))).toEqual([]);
+    expect(announce(aPool({ generation: 3, claim: aClaim({ generation: 2 }), spec }))).toHaveLength(1);
+  });
+});

@@ -83,6 +83,16 @@ describe("a pool that is deleted", () => {
     });
   });
 
+  it("asks for the machines whose disks it keeps in one order, whatever the order of the list", () => {
+    const scaleInStrategy = { proactive: { statePreservation: "Offline" } };
+    const pool = aPool({ ...deleting, spec: aSpec({ scaleInStrategy }) });
+    const vms = someVms(3, { terminating: true });
+    const names = planOf({ pool, vms: vms.toReversed() }).needs.flatMap((need) =>
+      need.read === "disks" ? need.vms.map(({ name }) => name) : [],
+    );
+    expect(names).toEqual(["web-0", "web-1", "web-2"]);
+  });
+
   it("is left to others when our finalizer is gone", () => {
     const plan = planOf({ pool: aPool({ ...deleting, finalizers: ["foregroundDeletion"] }), vms: someVms(2) });
     expect(plan).toMatchObject({ needs: [], actions: [] });

@@ -253,8 +253,8 @@ describe("every plan", () => {
   it("touches only what is the pool's (invariants 1 and 6)", () =>
     check(anyObservation, (seen, limit) => {
       const plan = fullPlan(seen, limit);
-      // What the pool owns goes with the pool, whatever its labels.
-      const owned = [...seen.selected, ...(seen.namespaceVms ?? [])].filter((vm) => isOwnedBy(vm, seen.pool));
+      // On its way out a pool lets go of all that it owns, whatever the labels say.
+      const owned = (seen.namespaceVms ?? []).filter((vm) => isOwnedBy(vm, seen.pool));
       const ours = (isCollecting(seen) ? owned : membersOf(seen))
         .filter(({ terminating }) => !terminating)
         .map(({ uid }) => uid);

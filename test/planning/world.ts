@@ -359,8 +359,12 @@ export async function createWorld(beginning: Beginning): Promise<World> {
           pass.firstRead ??= moments.length - 1;
           return found(pool === undefined ? undefined : poolJson(pool));
         }),
-      list: (_type, _at, options = {}) =>
-        ask(options.metadataOnly === true ? "list metadata" : "list", true, () => answered(listed(options))),
+      list: (type, _at, options = {}) => {
+        if (type.plural === "controllerrevisions")
+          return ask("list revisions", true, () => answered([...revisions.values()]));
+        if (type.plural === "virtualmachineinstances") return ask("list instances", true, () => answered([]));
+        return ask(options.metadataOnly === true ? "list metadata" : "list", true, () => answered(listed(options)));
+      },
       create: (type, _at, object) => {
         if (type.plural === "events") return Promise.resolve(answered(object));
         const { name } = namedSchema.parse(object).metadata;
@@ -372,8 +376,10 @@ export async function createWorld(beginning: Beginning): Promise<World> {
         ask(`patch ${type.plural} ${name} ${describe(patch)}`, false, () =>
           type.plural === "virtualmachines" ? patchMachine(pass, name, patch) : patchPool(patch),
         ),
-      delete: (_type, { name }, preconditions) =>
-        ask(`delete ${name}`, false, () => deleteMachine(pass, name, preconditions)),
+      delete: (type, { name }, preconditions) =>
+        ask(`delete ${name}`, false, () =>
+          type.plural === "controllerrevisions" ? deleteRevision(name) : deleteMachine(pass, name, preconditions),
+        ),
     };
   }
 
@@ -393,6 +399,12 @@ export async function createWorld(beginning: Beginning): Promise<World> {
     });
     writes += 1;
     return answered(object);
+  }
+
+  function deleteRevision(name: string): Answer<unknown> {
+    if (!revisions.delete(name)) return refused("notFound");
+    writes += 1;
+    return answered({});
   }
 
   function createMachine(pass: Pass, object: object): Answer<unknown> {

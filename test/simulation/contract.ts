@@ -184,6 +184,16 @@ const writes: readonly ContractCase[] = [
     },
   },
   {
+    name: "takes null in the list of owners for an owner that says nothing, and refuses the object by its name",
+    async run(host) {
+      const { post, json, vms } = at(host);
+      await post(vms, aVm("a"));
+      const answer = await json(`${vms}/a`, [{ op: "add", path: "/metadata/ownerReferences", value: [null] }]);
+      expect(answer).toMatchObject(failure(422, "Invalid"));
+      expect(answer.body).toMatchObject({ details: { name: "a", group: "kubevirt.io", kind: "VirtualMachine" } });
+    },
+  },
+  {
     name: "has a scale subresource on pools, which leaves out zero",
     async run(host) {
       const { post, put, merge, json, get, pools } = at(host);

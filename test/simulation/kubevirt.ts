@@ -26,17 +26,24 @@ export function kubevirtSteps(cluster: MemoryCluster): readonly Step[] {
   ];
 }
 
-/** An instance that was ready and is no longer: one step for each. */
+/** An instance that was ready and is no longer, or is again: one step for each. */
 export function crashSteps(cluster: MemoryCluster): readonly Step[] {
   const machines = machinesOf(cluster);
-  const ready = cluster.store
+  const running = cluster.store
     .list(machines.instanceKind)
-    .filter((instance) => isReady(instance) && !isTerminating(instance));
-  return ready.map((instance) => ({
-    label: `crash ${instance.metadata.name}`,
-    take: () =>
-      merge(machines, instance, "", { status: { phase: "Running", conditions: conditions(false), crashed: true } }),
-  }));
+    .filter((instance) => recordAt(instance, "status")["phase"] === "Running" && !isTerminating(instance));
+  return running.map((instance) => {
+    const ready = !isReady(instance);
+    return {
+      label: `${ready ? "recover" : "crash"} ${instance.metadata.name}`,
+      take: () => merge(machines, instance, "", { status: { phase: "Running", conditions: conditions(ready) } }),
+    };
+  });
+}
+
+/** What KubeVirt could tell of readiness. */
+export function reportSteps(cluster: MemoryCluster): readonly Step[] {
+  return kubevirtSteps(cluster).filter(({ label }) => label.startsWith("report "));
 }
 
 export function isReady(object: KubeObject): boolean {

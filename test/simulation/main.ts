@@ -1,5 +1,6 @@
 /** `npm run simulate`: runs seeds one after the other, on a terminal with a bar; stops at the first that fails and tells its story. */
 import { parseArgs } from "node:util";
+import { addCoverage, describeCoverage, type Sight } from "./coverage.ts";
 import { loadKinds } from "./kinds.ts";
 import { explainFailure, STEPS, simulate } from "./simulator.ts";
 
@@ -10,6 +11,7 @@ const HELP = `Runs the functions on an API server in memory, under random users,
   --runs N      how many seeds (default 1000)
   --seed S      the first of them (default: another one each time)
   --only LIST   of each run only the steps at these positions, such as 3,5,9: replays a shrunk story
+  --coverage    tells at the end what was seen how often
   --help        this text
 `;
 const BAR_WIDTH = 30;
@@ -20,6 +22,7 @@ const { values } = parseArgs({
     runs: { type: "string", default: "1000" },
     seed: { type: "string", default: String(Date.now() % 1_000_000_000) },
     only: { type: "string" },
+    coverage: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
   },
 });
@@ -51,22 +54,25 @@ async function main(): Promise<number> {
     values.only === undefined ? {} : { only: values.only.split(",").map((text) => wholeNumber("only", text)) };
   const kinds = await loadKinds();
   const startedAt = performance.now();
+  const seen = new Map<Sight, number>();
   let shownAt = 0;
   process.stdout.write(`seeds ${first} to ${first + runs - 1}, ${STEPS} steps each\n`);
   for (let done = 0; done < runs; done += 1) {
     const seed = first + done;
-    const { failure, trace } = await simulate({ seed, kinds, ...only });
+    const { failure, trace, coverage } = await simulate({ seed, kinds, ...only });
     if (failure !== undefined) {
       const told =
         values.only === undefined ? await explainFailure({ seed, kinds }, failure) : `${trace.join("\n")}\n${failure}`;
       process.stdout.write(`\n${told}\n`);
       return 1;
     }
+    addCoverage(seen, coverage);
     if (!process.stderr.isTTY || performance.now() - shownAt < BAR_INTERVAL_MS) continue;
     shownAt = performance.now();
     showBar(done + 1, runs, startedAt);
   }
   if (process.stderr.isTTY) process.stderr.write("\r\u001b[K");
+  if (values.coverage) process.stdout.write(`${describeCoverage(seen)}\n`);
   process.stdout.write(`${runs} runs, no invariant broken, ${rate(runs, startedAt)} runs/s\n`);
   return 0;
 }

@@ -14,14 +14,18 @@ const mapSchema = z
   .record(z.string(), textSchema)
   .nullish()
   .transform((map) => map ?? {});
-const ownerSchema = z.object({
-  apiVersion: textSchema,
-  kind: textSchema,
-  name: textSchema,
-  uid: textSchema,
-  controller: z.boolean().nullish(),
-  blockOwnerDeletion: z.boolean().nullish(),
-});
+/** A surprise: null in the list is an owner that says nothing. */
+const ownerSchema = z.preprocess(
+  (owner) => owner ?? {},
+  z.object({
+    apiVersion: textSchema,
+    kind: textSchema,
+    name: textSchema,
+    uid: textSchema,
+    controller: z.boolean().nullish(),
+    blockOwnerDeletion: z.boolean().nullish(),
+  }),
+);
 const metadataSchema = z.object({
   name: textSchema,
   namespace: textSchema,

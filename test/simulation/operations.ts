@@ -145,25 +145,34 @@ const vmSpec = fc.record(
   },
   { requiredKeys: [], noNullPrototype: true },
 );
-const poolStatus = fc.oneof(
-  fc.record(
-    {
-      replicas: fc.constantFrom(0, 1, 2, null, "2"),
-      readyReplicas: fc.constantFrom(0, 1),
-      labelSelector: fc.constantFrom("x=1", ""),
-      conditions: fc.constantFrom(
-        [{ type: "A", status: "True", lastTransitionTime: "2026-01-01T00:00:00Z", more: 1 }],
-        [{ type: "A" }],
-        [],
-        null,
-        [{ type: "A", status: "True", lastTransitionTime: null, lastProbeTime: "never" }],
-      ),
-      more: fc.constant(1),
-    },
-    { requiredKeys: [], noNullPrototype: true },
-  ),
-  fc.constant(null),
-);
+const poolConditions = [
+  [{ type: "A", status: "True", lastTransitionTime: "2026-01-01T00:00:00Z", more: 1 }],
+  [{ type: "A" }],
+  [],
+  null,
+  [{ type: "A", status: "True", lastTransitionTime: null, lastProbeTime: "never" }],
+];
+function poolStatusWith(replicas: readonly unknown[]) {
+  return fc.oneof(
+    fc.record(
+      {
+        replicas: fc.constantFrom(...replicas),
+        readyReplicas: fc.constantFrom(0, 1),
+        labelSelector: fc.constantFrom("x=1", ""),
+        conditions: fc.constantFrom(...poolConditions),
+        more: fc.constant(1),
+      },
+      { requiredKeys: [], noNullPrototype: true },
+    ),
+    fc.constant(null),
+  );
+}
+const poolStatus = poolStatusWith([0, 1, 2, null, "2"]);
+/**
+ * Sent with the pool itself, where a status counts for nothing. Not one of the wrong type: the real server then forgets the managed
+ * fields, which makes a version in which nothing else has changed.
+ */
+const idlePoolStatus = poolStatusWith([0, 1, 2, null]);
 const freeStatus = fc.constantFrom(
   { phase: "Running" },
   { phase: null },
@@ -177,7 +186,7 @@ function fieldsOf(kind: KindName): fc.Arbitrary<Readonly<Record<string, unknown>
     fc.record(fields, { requiredKeys: [], noNullPrototype: true });
   switch (kind) {
     case "pool":
-      return optional({ spec: poolSpec, status: poolStatus });
+      return optional({ spec: poolSpec, status: idlePoolStatus });
     case "vm":
       return optional({ spec: vmSpec, status: freeStatus });
     case "vmi":
@@ -235,7 +244,8 @@ const jsonPaths = fc.constantFrom(
     "/spec/paused",
     "/spec/more",
   ],
-  ...["/spec/running", "/status/replicas", "/status/phase", "/metadata/nothing/here", "/data/a", "labels", ""],
+  // Not into a pool's status, see `idlePoolStatus`; the status subresource has operations of its own.
+  ...["/spec/running", "/status/phase", "/metadata/nothing/here", "/data/a", "labels", ""],
 );
 const jsonValues = fc.constantFrom(null, "1", "2", 1, 2, true, { x: "1" }, {}, [], ["t.test/one"], "t.test/two");
 const jsonOperation = fc.oneof(

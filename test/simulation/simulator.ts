@@ -2,16 +2,25 @@
 
 import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
 import type { WakeUp } from "../../shared/events/wake-ups.ts";
-import { canonicalJson } from "../../shared/planning/json.ts";
 import { type Plan, planPass } from "../../shared/planning/plan.ts";
+import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./coverage.ts";
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
-import { createJudge, type Judge, mismatches } from "./invariants.ts";
+import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
-import { crashSteps, kubevirtSteps } from "./kubevirt.ts";
+import { crashSteps, kubevirtSteps, reportSteps } from "./kubevirt.ts";
 import { ownersOf } from "./objects.ts";
 import { createRandom, type Random, seedOf } from "./random.ts";
 import { shrink } from "./shrink.ts";
-import { createPool, makeUsersReasonable, NAMESPACE, POOL_NAMES, userStep } from "./users.ts";
+import type { Change } from "./store.ts";
+import {
+  createPool,
+  drawUserMood,
+  makeUsersReasonable,
+  NAMESPACE,
+  POOL_NAMES,
+  type UserMood,
+  userStep,
+} from "./users.ts";
 import { actorOf, createWorld, type PendingCall, type World } from "./world.ts";
 
 export const STEPS = 200;
@@ -21,6 +30,8 @@ const PEACE_MINUTES = 30;
 /** A full look of the schedule and the longest wait: what is then not settled never will be. */
 const REST_MINUTES = 14;
 const VERIFY_MINUTES = 11;
+/** One a pool and minute where a pool is paused and not what it says, and one more look. */
+const PASSES_MAX = POOL_NAMES.length * (VERIFY_MINUTES + 1);
 /** Of one round of peace; a handler that goes on for ever is a bug. */
 const CALLS_MAX = 5_000;
 const SHRINK_ATTEMPTS_MAX = 400;
@@ -37,23 +48,27 @@ export interface RunResult {
   readonly failure: string | undefined;
   /** One line a step that did something. */
   readonly trace: readonly string[];
+  readonly coverage: Coverage;
 }
 
 interface Run {
   readonly world: World;
   readonly judge: Judge;
+  readonly mood: Mood;
   readonly trace: string[];
   /** Changes of the cluster that somebody outside may be told of. */
   readonly notices: { readonly name: string; readonly cause: string }[];
   noticed: number;
   /** What was found while a handler ran. */
   readonly faults: readonly string[];
+  readonly coverage: Map<Sight, number>;
   failure: string | undefined;
 }
 
 /** A failure is a value; what is thrown is a fault of the simulation. */
 export async function simulate({ seed, kinds, only }: RunOptions): Promise<RunResult> {
   const run = startRun(seed, kinds);
+  if (run.mood.startsAtRest) for (let minute = 0; minute < 3; minute += 1) await liveMinute(run, createRandom(0));
   const positions = only ?? Array.from({ length: STEPS }, (_, position) => position);
   for (const position of positions) {
     const random = createRandom(seedOf(seed, position + 1));
@@ -62,42 +77,69 @@ export async function simulate({ seed, kinds, only }: RunOptions): Promise<RunRe
     if (run.failure !== undefined) break;
   }
   if (run.failure === undefined) await makePeace(run);
-  return { failure: run.failure, trace: run.trace };
+  return { failure: run.failure, trace: run.trace, coverage: run.coverage };
+}
+
+function see(coverage: Map<Sight, number>, sight: Sight | undefined): void {
+  if (sight !== undefined) coverage.set(sight, (coverage.get(sight) ?? 0) + 1);
 }
 
 function startRun(seed: number, kinds: readonly Kind[]): Run {
   const random = createRandom(seed);
   const faults: string[] = [];
+  const coverage = new Map<Sight, number>();
   const onPass = (_key: WakeUp, result: PassResult) => {
+    for (const sight of sightsOfPass(result)) see(coverage, sight);
     const fault = planDependsOnOrder(result, random);
     if (fault !== undefined) faults.push(fault);
   };
-  const world = createWorld({ seed, kinds, onPass });
+  const world = createWorld({ seed, kinds, onPass, onAnswer: (answered) => see(coverage, sightOfAnswer(answered)) });
   world.cluster.addNamespace(NAMESPACE);
   createPool(world.cluster, POOL_NAMES[0], random.int(5));
-  const judge = createJudge(world.cluster);
-  return { world, judge, faults, trace: [], notices: [], noticed: 0, failure: undefined };
+  const judge = createJudge(world.cluster, (actor) => world.started.get(actor));
+  return {
+    world,
+    judge,
+    mood: drawMood(random),
+    faults,
+    coverage,
+    trace: [],
+    notices: [],
+    noticed: 0,
+    failure: undefined,
+  };
+}
+
+function sightsOfPass({ view, decisions, failures, complete }: PassResult): readonly Sight[] {
+  const sights: Sight[] = [];
+  if (decisions.some((text) => /machines that were being created may still appear/.test(text)))
+    sights.push("a pass waits for unfinished creates");
+  if (decisions.some((text) => /an unknown earlier pass/.test(text))) sights.push("a pass waits at first contact");
+  if (failures.length > 0) sights.push("a pass has failures");
+  if (!complete && failures.length === 0) sights.push("a pass runs out of looks or time");
+  if (view?.seen.pool.deleting === true) sights.push("a pass finds its pool on its way out");
+  else if (view?.seen.verdict.legal === false) sights.push("a pass finds its pool illegal");
+  else if (view?.seen.verdict.legal === true && view.seen.verdict.spec.paused === true)
+    sights.push("a pass finds its pool paused");
+  return sights;
 }
 
 /** Invariant 10: the same picture in another order gives the same plan. */
 function planDependsOnOrder({ view }: PassResult, random: Random): string | undefined {
   if (view === undefined) return undefined;
   const { seen } = view;
+  if (Math.max(seen.selected.length, seen.namespaceVms?.length ?? 0) < 2) return undefined;
   const limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
   const other = { ...seen, selected: shuffled(seen.selected, random) };
   const mixed =
     seen.namespaceVms === undefined ? other : { ...other, namespaceVms: shuffled(seen.namespaceVms, random) };
-  const [one, two] = [seen, mixed].map((picture) => actionsOf(planPass(picture, limits), seen.pool.deleting));
-  const same = canonicalJson(one) === canonicalJson(two);
-  return same ? undefined : "invariant 10: the plan depends on the order of the lists";
+  const [one, two] = [seen, mixed].map((picture) => textOf(planPass(picture, limits)));
+  return one === two ? undefined : "invariant 10: the plan depends on the order of the lists";
 }
 
-/** Maps as JSON has them. The actions of a pool on its way out are compared as a set: their order still follows the list. */
-function actionsOf({ needs, actions, reasons }: Plan, isLeaving: boolean): unknown {
-  const texts = actions.map((action) =>
-    JSON.stringify(action, (_, value: unknown) => (value instanceof Map ? [...value] : value)),
-  );
-  return { needs, reasons, actions: isLeaving ? texts.sort() : texts };
+/** With maps as JSON has them. */
+function textOf(plan: Plan): string {
+  return JSON.stringify(plan, (_, value: unknown) => (value instanceof Map ? [...value] : value));
 }
 
 function shuffled<T>(list: readonly T[], random: Random): readonly T[] {
@@ -116,6 +158,7 @@ async function afterStep(run: Run, random: Random, line: string): Promise<void> 
   const { journal } = world.cluster.store;
   for (; run.noticed < journal.length; run.noticed += 1) {
     const change = journal[run.noticed];
+    if (change !== undefined) seeChange(run, change);
     const object = change?.after ?? change?.before;
     if (change === undefined || object === undefined || random.chance(0.2)) continue;
     const cause = { virtualmachinepools: "pool", virtualmachines: "vm", virtualmachineinstances: "instance" }[
@@ -127,44 +170,139 @@ async function afterStep(run: Run, random: Random, line: string): Promise<void> 
   }
 }
 
+function seeChange({ coverage, world }: Run, change: Change): void {
+  const invocation = world.started.get(change.actor);
+  if (invocation === undefined) return;
+  const sight = sightOfChange(change);
+  see(coverage, sight);
+  const others = [...world.invocations].some((other) => other.name === "reconcile" && other.id !== invocation.id);
+  if (sight === "a claim is written" && others) see(coverage, "a claim is written while another pass is under way");
+}
+
 function judgeNow(run: Run): void {
-  run.failure ??= run.judge.judge(run.world.invocations) ?? run.world.errors[0] ?? run.faults[0];
+  const { world } = run;
+  run.failure ??=
+    run.judge.judge() ??
+    judgeClaims(
+      world.cluster,
+      [...world.calls.filter(({ answer }) => answer === undefined), ...world.late],
+      world.now(),
+    ) ??
+    run.world.errors[0] ??
+    run.faults[0];
 }
 
 /** How often a kind of step comes up; what is not possible now lets a call go on, or the clock. */
-const WEIGHTS = [
-  ["calls", 30],
-  ["burst", 20],
-  ["deliver", 10],
-  ["kubevirt", 12],
-  ["user", 8],
-  ["notice", 8],
-  ["fact", 4],
-  ["garbage", 4],
-  ["time", 10],
-  ["late", 4],
-  ["kill", 4],
-  ["resync", 2],
-  ["crash", 6],
-  ["pages", 1],
-] as const;
-type StepKind = (typeof WEIGHTS)[number][0];
-const WEIGHT_SUM = WEIGHTS.reduce((sum, [, weight]) => sum + weight, 0);
+const WEIGHTS = {
+  calls: 30,
+  burst: 20,
+  deliver: 10,
+  intrude: 4,
+  ambush: 1,
+  finish: 2,
+  kubevirt: 12,
+  user: 8,
+  notice: 8,
+  fact: 4,
+  garbage: 4,
+  time: 10,
+  late: 4,
+  kill: 3,
+  resync: 2,
+  crash: 4,
+  restart: 1,
+  pages: 1,
+  calm: 0.2,
+} as const;
+type StepKind = keyof typeof WEIGHTS;
+const STEP_KINDS: readonly StepKind[] = [
+  ...([
+    "calls",
+    "burst",
+    "deliver",
+    "intrude",
+    "ambush",
+    "finish",
+    "kubevirt",
+    "user",
+    "notice",
+    "fact",
+    "garbage",
+  ] as const),
+  ...(["time", "late", "kill", "resync", "crash", "restart", "pages", "calm"] as const),
+];
 
-function drawKind(random: Random): StepKind {
-  let draw = random.int(WEIGHT_SUM);
-  for (const [kind, weight] of WEIGHTS) {
+/** Passes that meet over one pool that people scale, and little else: where the claim is put to the test. */
+const DUEL_WEIGHTS: Partial<Record<StepKind, number>> = {
+  calls: 8,
+  burst: 6,
+  intrude: 2,
+  ambush: 12,
+  finish: 12,
+  user: 12,
+  kubevirt: 10,
+  crash: 10,
+  late: 8,
+  kill: 5,
+  time: 4,
+  garbage: 2,
+  calm: 0.8,
+};
+
+/** How much of its usual weight a kind of step has in a run; without the essential ones nothing happens at all. */
+const SHARES = { essential: [0.5, 1, 2], other: [0, 0.5, 1, 2] } as const;
+
+function shareOf(kind: StepKind): keyof typeof SHARES {
+  return kind === "user" || kind === "ambush" || kind === "finish" || kind === "calls" ? "essential" : "other";
+}
+
+/** What a run is like: with everything at once nothing gets far, so each has some of it, and more of that. */
+interface Mood {
+  readonly isDuel: boolean;
+  readonly weights: readonly (readonly [StepKind, number])[];
+  /** How many times as often as usual calls go wrong. */
+  readonly risk: number;
+  readonly burstMax: number;
+  /** Durations up to this come up. */
+  readonly patienceMs: number;
+  /** The pool has come to rest before the first step. */
+  readonly startsAtRest: boolean;
+  readonly users: UserMood;
+}
+
+function drawMood(random: Random): Mood {
+  const isDuel = random.chance(0.6);
+  const usual = (kind: StepKind) => (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
+  return {
+    isDuel,
+    weights: STEP_KINDS.map((kind) => [kind, usual(kind) * (random.pick(SHARES[shareOf(kind)]) ?? 1)] as const),
+    risk: random.pick([0.3, 1, 2]) ?? 1,
+    burstMax: random.pick([6, 15, 30]) ?? 6,
+    patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
+    startsAtRest: random.chance(0.7),
+    users: drawUserMood(random, isDuel),
+  };
+}
+
+function drawKind({ weights }: Mood, random: Random): StepKind {
+  const sum = weights.reduce((total, [, weight]) => total + weight, 0);
+  let draw = (random.int(2 ** 20) / 2 ** 20) * sum;
+  for (const [kind, weight] of weights) {
     if (draw < weight) return kind;
     draw -= weight;
   }
   return "time";
 }
 
+/** How often another kind is drawn when there is nothing to do of one; then time passes. */
+const DRAWS_MAX = 20;
+
 async function takeStep(run: Run, random: Random): Promise<string> {
-  const { world } = run;
-  const label = await tryStep(drawKind(random), run, random);
-  if (label !== undefined) return label;
-  return world.calls.length > 0 ? takeCall(world, random) : passTime(world, random);
+  for (let draws = 0; draws < DRAWS_MAX; draws += 1) {
+    const label = await tryStep(drawKind(run.mood, random), run, random);
+    if (label !== undefined) return label;
+  }
+  return passTime(run, random);
 }
 
 /** Undefined when there is nothing of that kind to do. */
@@ -173,48 +311,83 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
   const { cluster } = world;
   switch (kind) {
     case "calls":
-      return world.calls.length === 0 ? undefined : takeCall(world, random);
+      return world.calls.length === 0 ? undefined : takeCall(run, random);
     case "burst":
       return world.calls.length === 0 ? undefined : takeBurst(run, random);
     case "deliver": {
       const queue = random.chance(0.8) ? "passes" : "late";
       // Now and then twice at once: a visibility time that ran out, a second deployment, a zombie.
       const copies = random.chance(0.3) ? 2 : 1;
-      return world.deliver(queue, copies) ? `deliver from ${queue}${copies === 2 ? " twice" : ""}` : undefined;
+      if (!world.deliver(queue, copies)) return undefined;
+      if (copies === 2) see(run.coverage, "two passes begin at once");
+      return `deliver from ${queue}${copies === 2 ? " twice" : ""}`;
     }
-    case "kubevirt":
-      return takeAny(kubevirtSteps(cluster), random);
+    case "intrude": {
+      const name = random.chance(0.9) ? POOL_NAMES[0] : POOL_NAMES[1];
+      world.intrude({ namespace: NAMESPACE, name }, random.chance(0.5) ? "sweep" : "again");
+      see(run.coverage, "a pass begins beside the queues");
+      return `a pass of ${name} beside the queues`;
+    }
+    case "ambush":
+      return ambush(run, random);
+    case "finish":
+      return finish(run, random);
+    case "kubevirt": {
+      const label = takeAny(kubevirtSteps(cluster), random);
+      if (!run.mood.isDuel || label === undefined || random.chance(0.3)) return label;
+      for (let left = KUBEVIRT_STEPS_MAX; left > 0 && takeAny(kubevirtSteps(cluster), random); left -= 1);
+      return "KubeVirt catches up";
+    }
     case "user":
-      return takeAny([userStep(cluster, random)], random);
+      return takeAny([userStep(cluster, random, run.mood.users)], random);
     case "garbage":
       return takeAny(garbageSteps(cluster), random);
-    case "crash":
-      return takeAny(crashSteps(cluster), random);
+    case "crash": {
+      const label = takeAny(crashSteps(cluster), random);
+      // Often told at once: a machine's rank changes with it.
+      if (label !== undefined && random.chance(0.7)) takeAny(reportSteps(cluster), random);
+      return label;
+    }
     case "notice": {
       const [notice] = run.notices.splice(random.int(Math.max(1, run.notices.length)), 1);
-      if (notice !== undefined) world.wake({ namespace: NAMESPACE, name: notice.name }, notice.cause);
+      const queue = random.chance(0.8) ? "passes" : "late";
+      if (notice !== undefined) world.wake(queue, { namespace: NAMESPACE, name: notice.name }, notice.cause);
       return notice === undefined ? undefined : `notice of a ${notice.cause} of ${notice.name}`;
     }
     case "fact":
       return takeFact(world, random);
     case "late": {
       const call = random.pick(world.late);
-      if (call !== undefined) world.land(call);
+      if (call !== undefined) {
+        world.land(call);
+        if (!call.invocation.isOver) see(run.coverage, "a call takes effect after its time-out");
+      }
       return call === undefined ? undefined : `late: ${describe(call)}`;
     }
     case "kill": {
-      const invocation = random.pick([...world.invocations]);
-      if (invocation !== undefined) world.kill(invocation);
+      // Most of all one that is about to write.
+      const call = random.chance(0.7) ? random.pick(world.calls.filter(isGuarded)) : undefined;
+      const invocation = call?.invocation ?? random.pick([...world.invocations]);
+      if (invocation !== undefined) {
+        world.kill(invocation);
+        see(run.coverage, "a pass is killed");
+      }
       return invocation === undefined ? undefined : `kill ${actorOf(invocation)}`;
     }
+    case "restart":
+      world.restart();
+      see(run.coverage, "the instances restart");
+      return "the instances restart";
     case "resync":
       world.resync();
       return "resync";
+    case "calm":
+      return calm(run);
     case "pages":
       cluster.expirePages();
       return "page tokens expire";
     case "time":
-      return passTime(world, random);
+      return passTime(run, random);
   }
 }
 
@@ -237,9 +410,10 @@ function takeFact(world: World, random: Random): string | undefined {
 
 const DURATIONS_MS = [200, 1_000, 1_000, 2_500, 2_500, 5_000, 12_000, 31_000, 61_000, 155_000] as const;
 
-function passTime(world: World, random: Random): string {
+function passTime({ world, mood }: Run, random: Random): string {
   // A call that is under way takes long only now and then.
-  const choices = world.calls.length > 0 && random.chance(0.9) ? DURATIONS_MS.slice(0, 5) : DURATIONS_MS;
+  const isHasty = world.calls.length > 0 && random.chance(0.9);
+  const choices = DURATIONS_MS.filter((ms) => ms <= (isHasty ? 2_500 : mood.patienceMs));
   const ms = random.pick(choices) ?? 0;
   world.advance(ms);
   return `${ms} ms pass`;
@@ -254,46 +428,124 @@ function unreachable(): Error {
   return Object.assign(new Error("the connection was reset"), { code: "ECONNRESET" });
 }
 
-const BURST_MAX = 8;
-
-/** Several calls, one after the other, so that passes get on; each is judged. */
+/** Several calls of one function, so that it gets on while the others stand still; each is judged. */
 async function takeBurst(run: Run, random: Random): Promise<string> {
+  const { world } = run;
+  const invocation = random.pick(world.calls)?.invocation;
   const told: string[] = [];
-  for (let left = 1 + random.int(BURST_MAX); left > 0 && run.world.calls.length > 0; left -= 1) {
-    told.push(takeCall(run.world, random));
-    await run.world.settle();
+  for (let left = 1 + random.int(run.mood.burstMax); left > 0; left -= 1) {
+    const calls = world.calls.filter((call) => call.invocation === invocation);
+    if (calls.length === 0) break;
+    told.push(takeCall(run, random, calls));
+    await world.settle();
     judgeNow(run);
   }
   return told.join("; ");
 }
 
-/** Lets one call, whichever, take effect, be answered, be lost or be refused. */
-function takeCall(world: World, random: Random): string {
-  const call = random.pick(world.calls);
+/** Everything ends and nothing is left to wait for: another round begins from rest. */
+async function calm(run: Run): Promise<string> {
+  const { world } = run;
+  for (const invocation of [...world.invocations]) world.kill(invocation);
+  world.advance(CALM_MS);
+  makeUsersReasonable(world.cluster, { resume: true });
+  for (let minute = 0; minute < 2; minute += 1) await liveMinute(run, createRandom(0));
+  return "calm";
+}
+
+/** Longer than a claim can make a pass wait. */
+const CALM_MS = 200_000;
+/** Most calls of one pass; that it goes on for longer is judged in peace. */
+const PASS_CALLS_MAX = 80;
+/** More than a handful of machines need to settle. */
+const KUBEVIRT_STEPS_MAX = 60;
+
+/** A pass begins, gets to where it is about to claim, create or delete, and stands there while the world goes on. */
+async function ambush(run: Run, random: Random): Promise<string> {
+  const { world } = run;
+  const before = new Set(world.invocations);
+  world.intrude({ namespace: NAMESPACE, name: POOL_NAMES[0] }, random.chance(0.5) ? "sweep" : "again");
+  const invocation = [...world.invocations].find((other) => !before.has(other));
+  let lurks = 1 + random.int(4);
+  for (let left = PASS_CALLS_MAX; left > 0 && run.failure === undefined; left -= 1) {
+    await world.settle();
+    judgeNow(run);
+    const [call, ...others] = world.calls.filter((other) => other.invocation === invocation);
+    if (call === undefined) break;
+    if ([call, ...others].some(isGuarded)) lurks -= 1;
+    if (lurks === 0) return `a pass lies in wait before ${[call, ...others].map(describe).join(", ")}`;
+    world.answer(call);
+  }
+  return "a pass from beginning to end";
+}
+
+/** One function goes on to its end while the others stand still. */
+async function finish(run: Run, random: Random): Promise<string | undefined> {
+  const { world } = run;
+  const invocation = random.pick(world.calls)?.invocation;
+  if (invocation === undefined) return undefined;
+  for (let left = PASS_CALLS_MAX; left > 0 && run.failure === undefined; left -= 1) {
+    const call = random.pick(world.calls.filter((other) => other.invocation === invocation));
+    if (call === undefined) break;
+    world.answer(call);
+    await world.settle();
+    judgeNow(run);
+  }
+  return `${actorOf(invocation)} goes on to its end`;
+}
+
+/** Creates and deletes machines, or says that it will. */
+function isGuarded({ request: { method, path, body } }: PendingCall): boolean {
+  if (path.includes("/virtualmachines")) return method === "POST" || method === "DELETE";
+  return path.includes("/virtualmachinepools/") && method === "PATCH" && Array.isArray(body);
+}
+
+/** What a server says that does nothing now, and what it says to a machine that it will not have. */
+const REFUSALS = [
+  [429, "TooManyRequests"],
+  [500, "InternalError"],
+  [503, "ServiceUnavailable"],
+] as const;
+const QUOTA = [403, "Forbidden"] as const;
+
+/** Lets one call, whichever, take effect, be answered, be lost, be late or be refused. */
+function takeCall({ world, coverage, mood }: Run, random: Random, calls = world.calls): string {
+  const call = random.pick(calls);
   if (call === undefined) return "no call";
   const told = describe(call);
-  const draw = random.int(100);
-  if (call.answer !== undefined || draw < 80) {
+  if (call.answer !== undefined) {
     world.answer(call);
     return told;
   }
-  if (draw < 93) {
+  const risk = Math.min(0.9, mood.risk * (isGuarded(call) ? 0.25 : 0.06));
+  if (!random.chance(risk)) {
+    if (random.chance(0.87)) {
+      world.answer(call);
+      return told;
+    }
     world.perform(call);
     return `${told}: done, not yet answered`;
   }
-  if (draw < 95) {
+  const draw = random.int(10);
+  if (draw < 2) {
     world.lose(call, unreachable());
     return `${told}: never arrives`;
   }
-  if (draw < 97) {
+  if (draw < 4) {
     world.perform(call);
     world.lose(call, unreachable());
+    see(coverage, "an answer is lost");
     return `${told}: done, the answer is lost`;
   }
-  const [status, reason] =
-    draw === 97 ? [429, "TooManyRequests"] : draw === 98 ? [500, "InternalError"] : [503, "ServiceUnavailable"];
+  if (draw < 7) {
+    world.abandon(call, unreachable());
+    return `${told}: no answer in time`;
+  }
+  const isCreate = call.request.method === "POST" && call.request.path.includes("/virtualmachines");
+  const [status, reason] = isCreate && random.chance(0.4) ? QUOTA : (random.pick(REFUSALS) ?? QUOTA);
   const body = { kind: "Status", status: "Failure", reason, message: reason, code: status };
   world.reply(call, { status, headers: { "retry-after": "1" }, body, bytes: 0 });
+  see(coverage, "a call is refused");
   return `${told}: ${status}`;
 }
 
@@ -303,8 +555,9 @@ async function makePeace(run: Run): Promise<void> {
   const random = createRandom(0);
   for (const invocation of [...world.invocations]) world.kill(invocation);
   world.late.splice(0);
+  world.setClocks();
   run.notices.splice(0);
-  makeUsersReasonable(world.cluster);
+  makeUsersReasonable(world.cluster, { resume: false });
   const isDone = () => mismatches(world.cluster).length === 0;
   for (let minute = 0; minute < PEACE_MINUTES && run.failure === undefined && !isDone(); minute += 1) {
     await liveMinute(run, random);
@@ -316,31 +569,40 @@ async function makePeace(run: Run): Promise<void> {
     return;
   }
   const before = world.cluster.store.journal.length;
-  for (let minute = 0; minute < VERIFY_MINUTES && run.failure === undefined; minute += 1) await liveMinute(run, random);
+  let passes = 0;
+  for (let minute = 0; minute < VERIFY_MINUTES && run.failure === undefined; minute += 1) {
+    passes += await liveMinute(run, random);
+  }
   const [written] = world.cluster.store.journal.slice(before);
   if (written !== undefined) {
     run.failure = `invariant 8: ${written.actor} writes ${written.kind.kind} ${(written.after ?? written.before)?.metadata.name} though everything matches`;
+  } else if (passes > PASSES_MAX) {
+    run.failure = `invariant 8: ${passes} batches of wake-ups in ${VERIFY_MINUTES} minutes though everything matches`;
   }
 }
 
-/** A tick of the schedule and all that follows from it within a minute. */
-async function liveMinute(run: Run, random: Random): Promise<void> {
+/** A tick of the schedule and all that follows from it within a minute; how many batches of wake-ups those are. */
+async function liveMinute(run: Run, random: Random): Promise<number> {
   const { world } = run;
+  let delivered = 0;
   const end = world.now() + MINUTE_MS;
   world.resync();
   while (world.now() < end) {
-    await goOn(run, random);
+    delivered += await goOn(run, random);
     run.notices.splice(0);
     const due = [world.queues.passes.nextAt(), world.queues.late.nextAt(), world.wakesAt()].filter(
       (time) => time !== undefined,
     );
     world.advance(Math.max(1, Math.min(end, ...due) - world.now()));
   }
+  return delivered;
 }
 
 /** Everything that can be done without waiting. */
-async function goOn(run: Run, random: Random): Promise<void> {
+async function goOn(run: Run, random: Random): Promise<number> {
   const { world } = run;
+  let batches = 0;
+  let lookedAt: number | undefined;
   for (let calls = 0; calls < CALLS_MAX && run.failure === undefined; calls += 1) {
     await world.settle();
     const [call] = world.calls;
@@ -350,20 +612,28 @@ async function goOn(run: Run, random: Random): Promise<void> {
       await afterStep(run, random, `peace: ${told}`);
       continue;
     }
-    for (const step of kubevirtSteps(world.cluster).slice(0, 1)) step.take();
-    collectGarbage(world.cluster);
+    const { store } = world.cluster;
+    const hasChanged = store.version !== lookedAt;
+    if (hasChanged) {
+      lookedAt = store.version;
+      kubevirtSteps(world.cluster)[0]?.take();
+      collectGarbage(world.cluster);
+    }
     const [fact] = world.facts.splice(0, 1);
     if (fact !== undefined) world.report(fact);
     const delivered = world.deliver("passes", 1) || world.deliver("late", 1);
-    const isAtRest = fact === undefined && !delivered && kubevirtSteps(world.cluster).length === 0;
-    if (isAtRest && world.calls.length === 0) return;
+    if (delivered) batches += 1;
+    const isAtRest = fact === undefined && !delivered && store.version === lookedAt;
+    if (isAtRest && world.calls.length === 0) return batches;
   }
+  run.failure ??= `invariant 9: the functions never come to rest within a minute of peace`;
+  return batches;
 }
 
 /** What a failing seed tells: the seed, the shortest steps that still fail, and how to see it again. */
 export async function explainFailure({ seed, kinds }: RunOptions, failure: string): Promise<string> {
   const all = Array.from({ length: STEPS }, (_, position) => position);
-  const kindOf = (text: string | undefined) => text?.replace(/[ (].*$/s, "");
+  const kindOf = (text: string | undefined) => text?.replace(/[:{].*$/s, "");
   const positions = await shrink(all, {
     attemptsMax: SHRINK_ATTEMPTS_MAX,
     fails: async (only) => kindOf((await simulate({ seed, kinds, only })).failure) === kindOf(failure),

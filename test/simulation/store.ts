@@ -37,6 +37,15 @@ export function createStore(): Store {
     tables.set(kind, found);
     return found;
   };
+  // Lists are asked for far more often than something changes.
+  const sorted = new Map<Kind, readonly KubeObject[]>();
+  const sort = (kind: Kind): readonly KubeObject[] => {
+    const known = sorted.get(kind);
+    if (known !== undefined) return known;
+    const objects = [...table(kind)].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, object]) => object);
+    sorted.set(kind, objects);
+    return objects;
+  };
   const note = (change: Omit<Change, "sequence">) => void journal.push({ ...change, sequence: journal.length + 1 });
   return {
     get version() {
@@ -45,10 +54,9 @@ export function createStore(): Store {
     journal,
     get: (kind, namespace, name) => table(kind).get(`${namespace}/${name}`),
     list(kind, namespace) {
-      const entries = [...table(kind)].filter(
-        ([, { metadata }]) => (namespace ?? metadata.namespace) === metadata.namespace,
-      );
-      return entries.sort(([a], [b]) => (a < b ? -1 : 1)).map(([, object]) => object);
+      return namespace === undefined
+        ? sort(kind)
+        : sort(kind).filter(({ metadata }) => metadata.namespace === namespace);
     },
     put(kind, object, actor) {
       version += 1;
@@ -57,12 +65,14 @@ export function createStore(): Store {
       const stored = { ...object, metadata: { ...object.metadata, resourceVersion: String(version) } };
       note({ actor, kind, before: table(kind).get(place), after: stored });
       table(kind).set(place, stored);
+      sorted.delete(kind);
       return stored;
     },
     remove(kind, object, actor) {
       version += 1;
       const { namespace, name } = object.metadata;
       table(kind).delete(`${namespace}/${name}`);
+      sorted.delete(kind);
       note({ actor, kind, before: object, after: undefined });
     },
   };

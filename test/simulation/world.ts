@@ -17,13 +17,16 @@ import { QUEUE_DELAY_MS, type QueueName, type WakeUp, type WakeUps } from "../..
 import type { Logger } from "../../shared/runtime/logger.ts";
 import { createMemoryCluster, type MemoryCluster } from "./cluster.ts";
 import type { Kind } from "./kinds.ts";
+import { createRandom } from "./random.ts";
 
 const EPOCH_MS = Date.parse("2026-11-22T10:00:00Z");
 const FUNCTION_TIMEOUT_MS = { reconcile: 60_000, resync: 50_000, status: 30_000 } as const;
 const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 } as const;
-/** A call that was sent may still take effect this long after its function was killed. */
-const LATE_MS = 60_000;
-const WARM_INSTANCES = 2;
+/** A call that was sent may still take effect this long after nobody waits for it any more: with the clocks below the most that a claim allows for. */
+const LATE_MS = 55_000;
+/** The API servers of the cluster do not agree on the time. */
+const SERVER_CLOCKS_MS = [-15_000, 0, 15_000] as const;
+const WARM_INSTANCES = 3;
 const CLUSTER = "local";
 
 export type FunctionName = keyof typeof FUNCTION_TIMEOUT_MS;
@@ -36,6 +39,13 @@ export interface Invocation {
   readonly firstReads: Map<string, number>;
   readonly onKilled: () => void;
   isOver: boolean;
+}
+
+/** A warm instance of the functions: what it remembers is lost with it. */
+interface Instance {
+  readonly reconcile: ReturnType<typeof createReconcile>;
+  readonly resync: ReturnType<typeof createResync>;
+  readonly status: ReturnType<typeof createStatus>;
 }
 
 /** A request that a handler awaits. */
@@ -60,6 +70,11 @@ export interface LateCall {
   readonly until: number;
 }
 
+interface Place {
+  readonly namespace: string;
+  readonly name: string;
+}
+
 export interface World {
   readonly cluster: MemoryCluster;
   readonly queues: Readonly<Record<QueueName, FifoQueue>>;
@@ -67,6 +82,8 @@ export interface World {
   readonly late: LateCall[];
   readonly facts: Reconciled[];
   readonly invocations: Set<Invocation>;
+  /** Every invocation there was, by its name in the journal. */
+  readonly started: ReadonlyMap<string, Invocation>;
   /** What the functions logged as an error: a bug. */
   readonly errors: string[];
   now(): number;
@@ -76,18 +93,26 @@ export interface World {
   wakesAt(): number | undefined;
   /** Receives what is due in the queue and runs it, in so many warm instances at once; false when nothing is. */
   deliver(queue: QueueName, copies: number): boolean;
+  /** Begins a pass that no queue orders behind the others: a second deployment, a message that comes twice. */
+  intrude(pool: Place, cause: string): void;
   report(fact: Reconciled): void;
   resync(): void;
-  wake(pool: { readonly namespace: string; readonly name: string }, cause: string): void;
+  wake(queue: QueueName, pool: Place, cause: string): void;
   /** Lets the call take effect. */
   perform(call: PendingCall): void;
   /** Hands the handler the answer; performs the call first where that is still to be done. */
   answer(call: PendingCall): void;
   /** The connection breaks; whether the call took effect is not said. */
   lose(call: PendingCall, error: Error): void;
+  /** As `lose`; what was not done yet may still be done later, while the handler goes on. */
+  abandon(call: PendingCall, error: Error): void;
   reply(call: PendingCall, response: ApiResponse): void;
   /** Ends the function where it stands; what it had sent may still take effect. */
   kill(invocation: Invocation): void;
+  /** From now on other instances serve, which remember nothing. */
+  restart(): void;
+  /** The API servers' clocks agree from now on. */
+  setClocks(): void;
   land(call: LateCall): void;
   /** Lets the handlers run until each waits for a call, sleeps or is over. */
   settle(): Promise<void>;
@@ -97,9 +122,20 @@ export interface WorldOptions {
   readonly seed: number;
   readonly kinds: readonly Kind[];
   readonly onPass: (key: WakeUp, result: PassResult) => void;
+  /** Hears of every request that reached the API server. */
+  readonly onAnswer: (answered: Answered) => void;
 }
 
-export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
+export interface Answered {
+  readonly invocation: Invocation;
+  readonly request: ApiRequest;
+  readonly response: ApiResponse;
+  readonly isLate: boolean;
+}
+
+export function createWorld({ seed, kinds, onPass, onAnswer }: WorldOptions): World {
+  const random = createRandom(seed);
+  let clocks: readonly number[] = SERVER_CLOCKS_MS;
   let clock = EPOCH_MS;
   let invoked = 0;
   let nonces = 0;
@@ -112,6 +148,7 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
   const facts: Reconciled[] = [];
   const errors: string[] = [];
   const invocations = new Set<Invocation>();
+  const started = new Map<string, Invocation>();
   const queues = {
     passes: createFifoQueue({ ...QUEUE, name: "passes", delayMs: QUEUE_DELAY_MS.passes }),
     late: createFifoQueue({ ...QUEUE, name: "late", delayMs: QUEUE_DELAY_MS.late }),
@@ -142,10 +179,12 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
     info: () => undefined,
     warn: () => undefined,
     error(message, fields) {
-      if (message !== "pool is illegal and held") errors.push(`${message} ${JSON.stringify(fields)}`);
+      // The functions' own deadlines are real timers, which only a very slow machine reaches.
+      const isRealTime = fields?.["error"] === "TimeoutError";
+      if (message !== "pool is illegal and held" && !isRealTime) errors.push(`${message} ${JSON.stringify(fields)}`);
     },
   };
-  const instances = Array.from({ length: WARM_INSTANCES }, () => {
+  const createInstance = (): Instance => {
     const directory = directoryTo(send);
     const shared = { directory, wakeUps, now, logger };
     const publish = { publishReconciled: async (fact: Reconciled) => !running().isOver && facts.push(fact) > 0 };
@@ -164,13 +203,24 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
     }));
     const resync = createResync(() => ({ ...shared, rules: { settledMinutes: 10, everything: false } }));
     return { reconcile, resync, status: createStatus(() => shared) };
-  });
+  };
+  let instances: readonly Instance[] = [];
+  const restart = () => {
+    instances = Array.from({ length: WARM_INSTANCES }, createInstance);
+  };
+  restart();
+  /** Each in its turn, so that one may remember what another has overtaken. */
+  const nextInstances = (count: number): readonly Instance[] =>
+    Array.from({ length: count }, (_, index) => instances[(invoked + index) % instances.length]).filter(
+      (instance) => instance !== undefined,
+    );
 
   const begin = (name: FunctionName, onKilled: () => void = () => undefined): Invocation => {
     invoked += 1;
     const endsAt = clock + FUNCTION_TIMEOUT_MS[name];
     const invocation = { id: invoked, name, endsAt, firstReads: new Map<string, number>(), onKilled, isOver: false };
     invocations.add(invocation);
+    started.set(actorOf(invocation), invocation);
     return invocation;
   };
   /** What a function throws has been logged by its stack. */
@@ -196,21 +246,26 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
     list.splice(0, list.length, ...list.filter((entry) => !gone(entry)));
     return removed;
   };
-  const perform = ({ invocation, request }: Pick<PendingCall, "invocation" | "request">): ApiResponse => {
+  const perform = ({ invocation, request }: Pick<PendingCall, "invocation" | "request">, isLate = false) => {
     const pool = /^\/apis\/pool\.kubevirt\.io\/[^/]+\/(namespaces\/[^/]+\/virtualmachinepools\/[^/?]+)$/.exec(
       request.path,
     )?.[1];
     if (request.method === "GET" && pool !== undefined && !invocation.firstReads.has(pool)) {
       invocation.firstReads.set(pool, cluster.store.journal.length);
     }
-    return cluster.answer(request, actorOf(invocation));
+    const { headers, ...answer } = cluster.answer(request, actorOf(invocation));
+    const date = new Date(clock + (random.pick(clocks) ?? 0)).toUTCString();
+    const response = { ...answer, headers: { ...headers, date } };
+    onAnswer({ invocation, request, response, isLate });
+    return response;
+  };
+  const outlive = ({ invocation, request, answer }: PendingCall) => {
+    if (answer === undefined && request.method !== "GET") late.push({ invocation, request, until: clock + LATE_MS });
   };
   const kill = (invocation: Invocation) => {
     invocation.isOver = true;
     invocations.delete(invocation);
-    for (const { request, answer } of forget(calls, (call) => call.invocation === invocation)) {
-      if (answer === undefined && request.method !== "GET") late.push({ invocation, request, until: clock + LATE_MS });
-    }
+    for (const call of forget(calls, (other) => other.invocation === invocation)) outlive(call);
     forget(sleepers, (sleeper) => sleeper.invocation === invocation);
     invocation.onKilled();
   };
@@ -222,6 +277,7 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
     late,
     facts,
     invocations,
+    started,
     errors,
     now,
     advance(ms) {
@@ -241,7 +297,7 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
         left -= 1;
         if (left === 0) queues[queue].settle(batch, failed, clock);
       };
-      for (const { reconcile } of instances.slice(0, copies)) {
+      for (const { reconcile } of nextInstances(copies)) {
         const invocation = begin("reconcile", () => settle(all));
         run(
           invocation,
@@ -251,24 +307,34 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
       }
       return true;
     },
+    intrude(pool, cause) {
+      const [instance] = nextInstances(1);
+      const message = { id: "0", body: JSON.stringify(wakeUpOf(pool, cause)), sentAt: clock };
+      run(
+        begin("reconcile"),
+        async (context) => instance?.reconcile(batchEvent("passes", [message]), context),
+        () => undefined,
+      );
+    },
     report(detail) {
+      const [instance] = nextInstances(1);
       const event = { source: FACT_SOURCE, "detail-type": RECONCILED, detail };
       run(
         begin("status"),
-        async (context) => instances[0]?.status(event, context),
+        async (context) => instance?.status(event, context),
         () => undefined,
       );
     },
     resync() {
+      const [instance] = nextInstances(1);
       run(
         begin("resync"),
-        async (context) => instances[0]?.resync({}, context),
+        async (context) => instance?.resync({}, context),
         () => undefined,
       );
     },
-    wake({ namespace, name }, cause) {
-      const wakeUp = { version: 1, cluster: CLUSTER, namespace, name, cause, attempt: 0 } as const;
-      queues.passes.send({ wakeUp, seenAtMs: clock }, clock);
+    wake(queue, pool, cause) {
+      queues[queue].send({ wakeUp: wakeUpOf(pool, cause), seenAtMs: clock }, clock);
     },
     perform(call) {
       call.answer = perform(call);
@@ -281,14 +347,23 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
       finish(call);
       call.settle.reject(error);
     },
+    abandon(call, error) {
+      finish(call);
+      outlive(call);
+      call.settle.reject(error);
+    },
     reply(call, response) {
       finish(call);
       call.settle.resolve(response);
     },
     kill,
+    restart,
+    setClocks() {
+      clocks = [0];
+    },
     land(call) {
       forget(late, (other) => other === call);
-      perform(call);
+      perform(call, true);
     },
     // A turn of the event loop runs every promise that can run.
     settle: () => new Promise((resolve) => setImmediate(resolve)),
@@ -298,6 +373,10 @@ export function createWorld({ seed, kinds, onPass }: WorldOptions): World {
 /** As it stands in the journal. */
 export function actorOf({ name, id }: Pick<Invocation, "name" | "id">): string {
   return `${name} ${id}`;
+}
+
+function wakeUpOf({ namespace, name }: Place, cause: string): WakeUp {
+  return { version: 1, cluster: CLUSTER, namespace, name, cause, attempt: 0 };
 }
 
 function directoryTo(send: (request: ApiRequest) => Promise<ApiResponse>): Directory {
@@ -316,7 +395,7 @@ function directoryTo(send: (request: ApiRequest) => Promise<ApiResponse>): Direc
   return { names: async () => [CLUSTER], find: async () => found, refuse: () => undefined };
 }
 
-function batchEvent(queue: QueueName, batch: readonly Message[]) {
+function batchEvent(queue: QueueName, batch: readonly Pick<Message, "id" | "body" | "sentAt">[]) {
   return {
     Records: batch.map(({ id, body, sentAt }) => ({
       messageId: id,

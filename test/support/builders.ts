@@ -5,6 +5,7 @@ import {
   type Disk,
   type Instance,
   type Pool,
+  parseDisk,
   parseInstance,
   parsePool,
   parseRevision,
@@ -186,6 +187,44 @@ export function anInstance(ordinal: number, overrides: InstanceOverrides = {}): 
   });
   if (instance === undefined) throw new Error("the builder's instance is not what the API promises");
   return instance;
+}
+
+export interface DiskOverrides {
+  readonly kind?: Disk["kind"];
+  /** UID of the machine that controls it; null when none does. */
+  readonly vmUid?: string | null;
+  /** The namespace is an owner, too. */
+  readonly guarded?: boolean;
+  readonly labels?: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly terminating?: boolean;
+}
+
+/** UID of the namespace of every observation that has read it. */
+export const NAMESPACE_UID = "33333333-aaaa-4bbb-8ccc-000000000003";
+
+/** The DataVolume `data-<ordinal>` of the machine of that ordinal. */
+export function aDisk(ordinal: number, overrides: DiskOverrides = {}): Disk {
+  const { kind = "dataVolume", vmUid = aVmUid(ordinal), guarded = false } = overrides;
+  const machine = { apiVersion: "kubevirt.io/v1", kind: "VirtualMachine", name: vmName("web", ordinal) };
+  const namespace = { apiVersion: "v1", kind: "Namespace", name: "default", uid: NAMESPACE_UID };
+  const disk = parseDisk(
+    {
+      metadata: {
+        name: `data-${ordinal}`,
+        namespace: "default",
+        uid: `uid-of-data-${ordinal}`,
+        resourceVersion: String(3_000 + ordinal),
+        labels: overrides.labels ?? {},
+        annotations: overrides.annotations ?? {},
+        ownerReferences: [...(vmUid === null ? [] : [anOwner(vmUid, machine)]), ...(guarded ? [namespace] : [])],
+        ...(overrides.terminating === true ? { deletionTimestamp: "2026-11-22T09:59:30Z" } : {}),
+      },
+    },
+    kind,
+  );
+  if (disk === undefined) throw new Error("the builder's disk is not what the API promises");
+  return disk;
 }
 
 export function anInstanceUid(ordinal: number): string {

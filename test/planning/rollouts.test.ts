@@ -1,0 +1,595 @@
+/** Roll-outs under the claim: what overlapping and crashed passes leave, when the record says done, and what holds for each of them. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { CLAIM_ITEMS_MAX, type Claim, claimedObject, formatClaim, parseClaim } from "../../shared/planning/claim.ts";
+import { fnv1a } from "../../shared/planning/hash.ts";
+import { type Instance, isOwnedBy, type Vm } from "../../shared/planning/model.ts";
+import { REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
+import type { Limits, Observation, Plan } from "../../shared/planning/plan.ts";
+import { templateHash } from "../../shared/planning/template-change.ts";
+import { resolveMaxUnavailable } from "../../shared/planning/update.ts";
+import { judge } from "../../shared/planning/verdict.ts";
+import {
+  aClaim,
+  anInstance,
+  anObservation,
+  aPool,
+  aRevision,
+  aSpec,
+  aVm,
+  deepFreeze,
+  type Json,
+  LABELS,
+  NOW,
+  type ObservationOverrides,
+  OTHER_POOL_UID,
+  POOL_UID,
+} from "../support/builders.ts";
+import { ACTING, CLOSING, claimIn, deletesOf, kindsOf, namesOf, planOf, planRead } from "./plans.ts";
+
+/** The template of `aSpec()` with another guest, and with other disks. */
+const aTemplate = (guest: Json, vm: Json = {}) => ({
+  metadata: { labels: LABELS },
+  spec: { runStrategy: "Always", template: { metadata: {}, spec: { domain: guest } }, ...vm },
+});
+const RESTARTS = aTemplate({ cpu: { cores: 2 } });
+const REPLACES = aTemplate({}, { dataVolumeTemplates: [{ metadata: { name: "data" }, spec: { storage: {} } }] });
+
+interface Setting extends ObservationOverrides {
+  readonly spec?: Json;
+  readonly claim?: Partial<Claim>;
+}
+
+/** Plans a pool of three whose generation 2 restarts guests, with one unavailable at most. */
+function rollOut({ spec = {}, claim = {}, ...seen }: Setting, limits: Limits = ACTING): Plan {
+  const wanted = aSpec({ virtualMachineTemplate: RESTARTS, maxUnavailable: 1, ...spec });
+  const revisions = [aRevision(), aRevision({ name: "web-2", generation: 2, data: wanted })];
+  const pool = aPool({ generation: 2, spec: wanted, claim: aClaim({ generation: 2, rollout: undefined, ...claim }) });
+  return planOf({ pool, revisions, ownRevisions: revisions, liveUpdates: false, ...seen }, limits);
+}
+
+const THREE = [0, 1, 2] as const;
+const moved = THREE.map((ordinal) => aVm(ordinal, { revision: "web-2" }));
+const stale = THREE.map((ordinal) => anInstance(ordinal));
+const fresh = THREE.map((ordinal) => anInstance(ordinal, { revision: "web-2" }));
+const swap = <T>(list: readonly T[], at: number, item: T) => list.map((old, index) => (index === at ? item : old));
+
+const restartOf = (ordinal: number) => claimedObject(anInstance(ordinal), ordinal);
+const deleteOf = (ordinal: number) => claimedObject(aVm(ordinal), ordinal);
+const restartsOf = ({ actions }: Plan) =>
+  actions.flatMap((action) => (action.kind === "restartInstance" ? [action.instance] : []));
+const revokedOf = ({ actions }: Plan) =>
+  actions.flatMap((action) => (action.kind === "revokeRestart" ? [action.instance.name] : []));
+const prunesOf = ({ actions }: Plan) =>
+  actions.flatMap((action) => (action.kind === "pruneRevision" ? [action.revision.name] : []));
+const namesOfRestarts = (plan: Plan) => restartsOf(plan).map(({ name }) => name);
+
+describe("a claimed restart", () => {
+  it("is written before it is sent", () => {
+    const plan = rollOut({ vms: moved, instances: stale });
+    const [restart] = restartsOf(plan);
+    expect(kindsOf(plan)).toEqual(["writeClaim", "restartInstance"]);
+    expect(claimIn(plan)?.restart).toEqual([restart && claimedObject(restart, Number(restart.name.slice(4)))]);
+  });
+
+  it.each(THREE)("that is unfinished comes first and counts once (web-%i)", (ordinal) => {
+    const plan = rollOut({ vms: moved, instances: stale, claim: { restart: [restartOf(ordinal)] } });
+    expect(namesOfRestarts(plan)).toEqual([`web-${ordinal}`]);
+    expect(claimIn(plan)?.restart).toEqual([restartOf(ordinal)]);
+    expect(revokedOf(plan)).toEqual([]);
+  });
+
+  it.each<[string, readonly Instance[]]>([
+    ["gone", stale.slice(1)],
+    ["terminating", swap(stale, 0, { ...anInstance(0), terminating: true })],
+    ["another", swap(stale, 0, anInstance(0, { uid: "0ddba11f-0000", revision: "web-2", ready: false }))],
+  ])("is finished when its instance is %s, and the budget is still spent", (_what, instances) => {
+    const plan = rollOut({ vms: moved, instances, claim: { restart: [restartOf(0)] } });
+    expect([namesOfRestarts(plan), revokedOf(plan), claimIn(plan)?.restart]).toEqual([[], [], []]);
+  });
+
+  it.each<[string, Setting]>([
+    [
+      "the template is the old one again",
+      {
+        spec: { virtualMachineTemplate: aTemplate({}) },
+        revisions: [aRevision()],
+        vms: THREE.map((ordinal) => aVm(ordinal)),
+        instances: stale,
+      },
+    ],
+    ["the pool is paused", { spec: { paused: true }, vms: moved, instances: stale }],
+    ["updates are unmanaged", { spec: { updateStrategy: { unmanaged: {} } }, vms: moved, instances: stale }],
+    ["updates are opportunistic", { spec: { updateStrategy: { opportunistic: {} } }, vms: moved, instances: stale }],
+    [
+      "the budget is spent on another",
+      { vms: moved, instances: swap(stale, 2, { ...anInstance(2), terminating: true }) },
+    ],
+    [
+      "the machine waits for yet another template",
+      {
+        vms: swap(
+          moved,
+          0,
+          aVm(0, { revision: "web-2", annotations: { [UPDATED_ANNOTATION]: new Date(NOW).toISOString() } }),
+        ),
+        instances: swap(fresh, 0, anInstance(0)),
+      },
+    ],
+  ])("is revoked before the claim drops it when %s", (_what, setting) => {
+    const plan = rollOut({ claim: { restart: [restartOf(0)] }, ...setting });
+    expect(revokedOf(plan)).toEqual(["web-0"]);
+    expect(kindsOf(plan).indexOf("revokeRestart")).toBeLessThan(kindsOf(plan).indexOf("writeClaim"));
+    expect(claimIn(plan)?.restart).not.toContainEqual(restartOf(0));
+  });
+
+  it("is looked up though the pool is at rest, or paused", () => {
+    const pool = aPool({ spec: aSpec({ paused: true }), claim: aClaim({ restart: [restartOf(0)] }) });
+    expect(planOf({ pool, vms: THREE.map((ordinal) => aVm(ordinal)) }).needs).toEqual([{ read: "instances" }]);
+  });
+
+  it("stays on record when the pass may restart nothing", () => {
+    const plan = rollOut({ vms: moved, instances: stale, claim: { restart: [restartOf(1)] } }, CLOSING);
+    expect([kindsOf(plan), claimIn(plan)]).toEqual([[], undefined]);
+  });
+});
+
+describe("a claimed replacement", () => {
+  const old = THREE.map((ordinal) => aVm(ordinal));
+  const replace = (setting: Setting) => {
+    const { spec, ...rest } = setting;
+    return rollOut({ vms: old, instances: stale, ...rest, spec: { virtualMachineTemplate: REPLACES, ...spec } });
+  };
+
+  it("is a delete in the claim, written before it is sent", () => {
+    const plan = replace({});
+    expect(kindsOf(plan)).toEqual(["writeClaim", "deleteVm"]);
+    expect(claimIn(plan)?.delete).toHaveLength(1);
+  });
+
+  it.each(THREE)("that is unfinished comes first and counts once (web-%i)", (ordinal) => {
+    const plan = replace({ claim: { delete: [deleteOf(ordinal)] } });
+    expect([deletesOf(plan), namesOf(plan, "revokeDelete")]).toEqual([[`web-${ordinal}`], []]);
+  });
+
+  it("becomes the delete of scale in when there are too many, and counts there", () => {
+    const plan = replace({ spec: { replicas: 2 }, claim: { delete: [deleteOf(1)] } });
+    expect(deletesOf(plan)).toContain("web-1");
+    expect(deletesOf(plan)).toHaveLength(2);
+  });
+
+  it("is revoked when the machine may stay", () => {
+    const plan = rollOut({ vms: moved, instances: fresh, claim: { delete: [deleteOf(1)] } });
+    expect(namesOf(plan, "revokeDelete")).toEqual(["web-1"]);
+    expect(claimIn(plan)?.delete).toEqual([]);
+  });
+
+  it("fits the claim with the deletes of scale in, however many there are", () => {
+    const vms = Array.from({ length: 900 }, (_, ordinal) => aVm(ordinal));
+    const claim = { delete: vms.slice(0, 500).map((vm) => claimedObject(vm, vm.ordinal)) };
+    const plan = replace({ vms, instances: [], claim, spec: { replicas: 400 } });
+    const items = claimIn(plan);
+    expect(items?.delete.length).toBe(CLAIM_ITEMS_MAX);
+    expect(items && parseClaim(formatClaim({ ...aClaim(), ...items }))).toBeDefined();
+  });
+});
+
+describe("the record of a roll-out", () => {
+  const done = { template: expect.any(String), revisions: ["web-2"], instances: true };
+  const current = { ownRevisions: [] };
+
+  it("is written when every machine and instance follows the template", () => {
+    const plan = rollOut({ vms: moved, instances: fresh, ...current });
+    expect([kindsOf(plan), claimIn(plan)?.rollout]).toEqual([["writeClaim"], done]);
+  });
+
+  it("says of an opportunistic update that instances were not looked at", () => {
+    const spec = { updateStrategy: { opportunistic: {} } };
+    expect(claimIn(rollOut({ spec, vms: moved, instances: stale, ...current }))?.rollout).toEqual({
+      ...done,
+      instances: false,
+    });
+  });
+
+  it.each<[string, Setting]>([
+    ["an older instance is on its way out", { instances: swap(fresh, 0, { ...anInstance(0), terminating: true }) }],
+    [
+      "a machine without an instance has only just got the template",
+      {
+        vms: swap(
+          moved,
+          0,
+          aVm(0, { revision: "web-2", annotations: { [UPDATED_ANNOTATION]: new Date(NOW - 9_999).toISOString() } }),
+        ),
+        instances: fresh.slice(1),
+      },
+    ],
+    ["an instance is older", { instances: swap(fresh, 0, anInstance(0)) }],
+    ["a machine is older", { vms: swap(moved, 0, aVm(0)) }],
+  ])("is not written while %s", (_what, setting) => {
+    expect(claimIn(rollOut({ vms: moved, instances: fresh, ...current, ...setting }))?.rollout).toBeUndefined();
+  });
+
+  it("is taken back at the first look at another template", () => {
+    const rollout = { template: templateHash(judgeSpec(aSpec())), revisions: ["web-1"], instances: true };
+    const plan = rollOut({ vms: THREE.map((ordinal) => aVm(ordinal)), instances: stale, claim: { rollout } });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "updateVm", "updateVm", "updateVm"]);
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
+  it("lets a settled pool rest, with nothing read and nothing done (D25)", () => {
+    const spec = judgeSpec(aSpec({ virtualMachineTemplate: RESTARTS, maxUnavailable: 1 }));
+    const rollout = { template: templateHash(spec), revisions: ["web-2"], instances: true };
+    const vms = swap(moved, 0, { ...moved[0], ready: false } as Vm);
+    expect(
+      planOf({ pool: aPool({ generation: 2, spec, claim: aClaim({ generation: 2, rollout }) }), vms, narrow: true }),
+    ).toMatchObject({ needs: [], actions: [], reasons: [] });
+  });
+
+  it("is doubted when a machine names another revision", () => {
+    expect(planOf({ vms: [aVm(0), aVm(1), aVm(2, { revision: "web-9" })] }).needs.length).toBeGreaterThan(0);
+  });
+});
+
+const judgeSpec = (spec: Json) => {
+  const verdict = judge({ name: "web", generation: 1, spec });
+  if (!verdict.legal) throw new Error("the test's own spec is not legal");
+  return verdict.spec;
+};
+
+describe("revisions that nothing names", () => {
+  const unused = aRevision({ name: "web-0" });
+  const withUnused = (setting: Setting = {}) =>
+    rollOut({ vms: moved, instances: fresh, ...setting, ownRevisions: [unused, aRevision({ name: "web-2" })] });
+
+  it("go when the roll-out is done, before the record is written", () => {
+    expect(prunesOf(withUnused())).toEqual(["web-0"]);
+    expect(claimIn(withUnused())?.rollout).toBeUndefined();
+  });
+
+  it.each<[string, Setting]>([
+    ["a machine names it", { vms: swap(moved, 0, aVm(0, { revision: "web-0", terminating: true })) }],
+    ["an instance names it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) }],
+    ["a machine that names it may still appear", { claim: { create: new Map([[7, NOW - 1_000]]) } }],
+  ])("stay while %s, and are not forgotten then", (_what, setting) => {
+    expect(prunesOf(withUnused(setting))).toEqual([]);
+    if (setting.claim !== undefined) expect(claimIn(withUnused(setting))?.rollout).toBeUndefined();
+  });
+
+  it.each<[string, Setting]>([
+    ["unmanaged", { spec: { updateStrategy: { unmanaged: {} } } }],
+    ["opportunistic", { spec: { updateStrategy: { opportunistic: {} } } }],
+    ["of a size that cannot be reached (D21)", { spec: { replicas: 1, scaleInStrategy: { unmanaged: {} } } }],
+    [
+      "with a machine that cannot follow",
+      { vms: [...moved, { ...aVm(3, { revision: "web-1" }), spec: undefined }], spec: { replicas: 4 } },
+    ],
+  ])("go in a pool that is %s, too", (_what, setting) => {
+    expect(prunesOf(withUnused(setting))).toEqual(["web-0"]);
+  });
+
+  it("go only after the claim, which a pass that another template has overtaken cannot write", () => {
+    const kinds = kindsOf(withUnused({ claim: { rollout: undefined } }));
+    expect(kinds).toEqual(["writeClaim", "pruneRevision"]);
+  });
+
+  it("stay when the pool is paused", () => {
+    expect(prunesOf(withUnused({ spec: { paused: true } }))).toEqual([]);
+  });
+
+  it("never are the one in force, though no machine names it (D33)", () => {
+    const vms = [aVm(0, { revision: "web-1" })];
+    const revisions = [aRevision(), aRevision({ name: "web-2", generation: 2 })];
+    const plan = planOf({
+      pool: aPool({
+        generation: 2,
+        spec: aSpec({ replicas: 1 }),
+        claim: aClaim({ generation: 2, rollout: undefined }),
+      }),
+      vms,
+      revisions,
+      instances: [],
+      ownRevisions: revisions,
+    });
+    expect(prunesOf(plan)).toEqual(["web-2"]);
+    expect(
+      prunesOf(
+        rollOut({
+          vms: [aVm(0, { revision: "web-1" })],
+          instances: [],
+          spec: { replicas: 1, updateStrategy: { unmanaged: {} } },
+        }),
+      ),
+    ).toEqual([]);
+  });
+});
+
+describe("a leftover of an earlier pool", () => {
+  const spec = aSpec({ virtualMachineTemplate: RESTARTS });
+  const leftover = aRevision({ name: "web-2", owner: "earlier-uid", data: spec });
+  const suffixed = `web-2-${fnv1a(POOL_UID).slice(0, 8)}`;
+  const pool = aPool({ generation: 2, spec, claim: aClaim({ generation: 2, rollout: undefined }) });
+
+  it("does not name machines, nor makes them outdated again and again (D18)", () => {
+    const plan = planOf({
+      pool,
+      vms: THREE.map((ordinal) => aVm(ordinal)),
+      revisions: [aRevision(), leftover],
+      instances: stale,
+    });
+    expect(plan.actions.flatMap((action) => (action.kind === "updateVm" ? [action.revision] : []))).toEqual([
+      suffixed,
+      suffixed,
+      suffixed,
+    ]);
+    const own = aRevision({ name: suffixed, data: spec });
+    const vms = THREE.map((ordinal) => aVm(ordinal, { revision: suffixed }));
+    const instances = THREE.map((ordinal) => anInstance(ordinal, { revision: suffixed }));
+    const next = planOf({ pool, vms, revisions: [own, leftover], instances, ownRevisions: [own] });
+    expect(kindsOf(next)).toEqual(["writeClaim"]);
+  });
+
+  it("holds the pool, and it says why, when no other name is short enough (D22)", () => {
+    const name = "w".repeat(60);
+    const long = aPool({ name, spec: aSpec({ replicas: 1 }), claim: aClaim({ rollout: undefined }) });
+    const plan = planOf({ pool: long, revision: aRevision({ name: `${name}-1`, owner: "earlier-uid" }) });
+    expect(plan.reasons.join()).toContain("is taken by one that is not this pool's");
+    expect(kindsOf(plan)).not.toContain("createVm");
+  });
+});
+
+describe("a pool that comes from the reference, without a claim", () => {
+  const pool = (claim: Claim | null) => aPool({ generation: 5, claim });
+  const vms = THREE.map((ordinal) => aVm(ordinal, { revision: `web-${ordinal + 1}` }));
+  const revisions = THREE.map((ordinal) => aRevision({ name: `web-${ordinal + 1}`, generation: ordinal + 1 }));
+  const instances = THREE.map((ordinal) => anInstance(ordinal, { revision: `web-${ordinal + 1}` }));
+
+  it("waits first, whatever is to be rolled out", () => {
+    expect(kindsOf(planOf({ pool: pool(null), vms, revisions, instances }))).toEqual(["writeClaim"]);
+  });
+
+  it("is taken over without a restart when its machines have one template under many names", () => {
+    const claim = aClaim({ generation: 5, rollout: undefined, since: { at: NOW, generation: 5, naming: "+" } });
+    const plan = planOf({ pool: pool(claim), vms, revisions, instances, ownRevisions: revisions });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)?.rollout?.revisions.toSorted()).toEqual(["web-1", "web-2", "web-3"]);
+  });
+});
+
+// --- for every roll-out
+
+const machine = fc.record({
+  ordinal: fc.nat(7),
+  pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, null),
+  revision: fc.constantFrom("web-1", "web-1", "web-2", "web-2", "web-3", "lost-1", null),
+  labels: fc.constantFrom(LABELS, LABELS, LABELS, LABELS, { app: "gone" }),
+  terminating: fc.constantFrom(false, false, false, false, true),
+  requested: fc.constantFrom(false, false, false, true),
+  isRead: fc.constantFrom(true, true, true, true, false),
+  updatedAgoMs: fc.constantFrom(undefined, 0, 5_000, 30_000, 90_000, -90_000),
+  instance: fc.option(
+    fc.record({
+      revision: fc.constantFrom("web-1", "web-2", "web-3", null),
+      terminating: fc.constantFrom(false, false, false, true),
+      ready: fc.constantFrom(true, true, false),
+      created: fc.constantFrom("2026-11-22T09:00:00Z", "2026-11-22T09:59:57Z"),
+      uid: fc.constantFrom(undefined, "0ddba11f-0000"),
+    }),
+  ),
+});
+
+const anyRollOut: fc.Arbitrary<Observation> = fc
+  .record({
+    machines: fc.uniqueArray(machine, { selector: ({ ordinal }) => ordinal, maxLength: 7 }),
+    to: fc.constantFrom(RESTARTS, REPLACES, aTemplate({ memory: { guest: "2Gi" } }), {
+      ...aTemplate({}),
+      metadata: { labels: LABELS, annotations: { a: "b" } },
+    }),
+    replicas: fc.nat(7),
+    maxUnavailable: fc.constantFrom(1, 2, "50%", undefined),
+    paused: fc.constantFrom(false, false, false, false, true),
+    updateStrategy: fc.constantFrom<Json | undefined>(
+      undefined,
+      {},
+      { proactive: {} },
+      { opportunistic: {} },
+      { unmanaged: {} },
+      { proactive: { selectionPolicy: { sortPolicy: "DescendingOrder" } } },
+    ),
+    scaleInStrategy: fc.constantFrom<Json | undefined>(
+      undefined,
+      undefined,
+      { unmanaged: {} },
+      { proactive: { statePreservation: "Offline" } },
+    ),
+    restart: fc.uniqueArray(fc.nat(7), { maxLength: 3 }),
+    deletes: fc.uniqueArray(fc.nat(7), { maxLength: 2 }),
+    generation: fc.constantFrom(1, 2),
+    liveUpdates: fc.boolean(),
+    recorded: fc.constantFrom<readonly string[] | undefined>(undefined, undefined, ["web-2"], ["web-1"]),
+  })
+  .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, ...fields }) => {
+    const from = aTemplate({ memory: { guest: "1Gi" } });
+    const spec = aSpec({ virtualMachineTemplate: to, ...fields });
+    const revisions = [
+      aRevision({ data: aSpec({ virtualMachineTemplate: from }) }),
+      aRevision({ name: "web-2", generation: 2, data: spec }),
+      aRevision({ name: "web-3", owner: "earlier-uid", data: spec }),
+    ];
+    const rollout = recorded && { template: templateHash(judgeSpec(spec)), revisions: recorded, instances: true };
+    const claim = aClaim({ generation, rollout, restart: restart.map(restartOf), delete: deletes.map(deleteOf) });
+    const vms = machines.map(({ ordinal, requested, isRead, updatedAgoMs, instance: _, ...more }) => {
+      const annotations =
+        updatedAgoMs === undefined ? {} : { [UPDATED_ANNOTATION]: new Date(NOW - updatedAgoMs).toISOString() };
+      const vm = aVm(ordinal, { ...more, annotations });
+      return { ...vm, requested, spec: isRead ? vm.spec : undefined };
+    });
+    const instances = machines.flatMap(({ ordinal, pool, labels, instance }) => {
+      if (instance === null || pool !== POOL_UID || labels !== LABELS) return [];
+      const { uid, ...more } = instance;
+      return [anInstance(ordinal, uid === undefined ? more : { ...more, uid: `${uid}${ordinal}` })];
+    });
+    const disks = new Map(vms.map(({ uid }) => [uid, []] as const));
+    const seen = anObservation({
+      pool: aPool({ generation: 2, spec, claim }),
+      vms,
+      revisions,
+      ownRevisions: revisions.slice(0, 2),
+      instances,
+      liveUpdates,
+      disks,
+      keptDisks: [],
+      namespaceUid: "ns",
+    });
+    return deepFreeze(seen);
+  });
+
+const limits = fc.constantFrom<Limits>(ACTING, ACTING, CLOSING, {
+  createsMax: 1,
+  deletesMax: 1,
+  updatesMax: 1,
+  restartsMax: 1,
+});
+const RUNS = { numRuns: 250 } as const;
+const check = (holds: (seen: Observation, plan: Plan, limit: Limits) => void) =>
+  fc.assert(
+    fc.property(anyRollOut, limits, (seen, limit) => holds(seen, planRead(seen, limit), limit)),
+    RUNS,
+  );
+
+const specOf = ({ verdict }: Observation) => {
+  if (!verdict.legal) throw new Error("the generator made an illegal spec");
+  return verdict.spec;
+};
+const membersOf = (seen: Observation) => seen.selected.filter((vm) => isOwnedBy(vm, seen.pool));
+const instanceOf = (seen: Observation, vm: Vm) => seen.instances?.find(({ vmUid }) => vmUid === vm.uid);
+const isAvailable = (seen: Observation, vm: Vm) => {
+  const instance = instanceOf(seen, vm);
+  return !vm.terminating && instance !== undefined && instance.ready && !instance.terminating;
+};
+const UPDATE_KINDS = ["updateVm", "restartInstance", "labelInstance"];
+
+describe("every roll-out", () => {
+  it("makes no more machines unavailable than maxUnavailable allows (invariant 4, D27)", () =>
+    check((seen, plan) => {
+      const { replicas, maxUnavailable } = specOf(seen);
+      const wanted = replicas ?? 1;
+      const members = membersOf(seen);
+      const surplus = members.filter(({ terminating }) => !terminating).length - wanted;
+      const deleted = plan.actions.flatMap((action) => (action.kind === "deleteVm" ? [action] : []));
+      const leaving = deleted.filter(({ why }) => !why.includes("replaces")).map(({ vm }) => vm.uid);
+      expect(leaving.length).toBeLessThanOrEqual(Math.max(0, surplus));
+      const struck = [
+        ...restartsOf(plan).map(({ vmUid }) => vmUid),
+        ...deleted.map(({ vm }) => vm.uid).filter((uid) => !leaving.includes(uid)),
+      ];
+      const staying = members.filter(({ uid }) => !leaving.includes(uid));
+      const available = staying.filter((vm) => isAvailable(seen, vm));
+      const lost = available.filter(({ uid }) => struck.includes(uid)).length;
+      const down = staying.length - available.length + Math.max(0, wanted - staying.length);
+      const most = Math.max(0, resolveMaxUnavailable(maxUnavailable, wanted) - down);
+      expect(lost).toBeLessThanOrEqual(most);
+    }));
+
+  it("is the same whatever the order of machines, instances, revisions and disks (invariant 10, D37)", () =>
+    fc.assert(
+      fc.property(anyRollOut, limits, (seen, limit) => {
+        const turned: Observation = {
+          ...seen,
+          selected: seen.selected.toReversed(),
+          namespaceVms: seen.namespaceVms?.toReversed(),
+          instances: seen.instances?.toReversed(),
+          ownRevisions: seen.ownRevisions?.toReversed(),
+          revisions: new Map([...seen.revisions].toReversed()),
+          disks: new Map([...seen.disks].toReversed()),
+        };
+        expect(planRead(turned, limit)).toEqual(planRead(seen, limit));
+      }),
+      RUNS,
+    ));
+
+  it("updates, restarts and replaces nothing in an unmanaged or paused pool (invariant 5)", () =>
+    check((seen, plan) => {
+      const { paused, updateStrategy, replicas } = specOf(seen);
+      if (paused !== true && !updateStrategy?.unmanaged) return;
+      expect(kindsOf(plan).filter((kind) => UPDATE_KINDS.includes(kind))).toEqual([]);
+      const live = membersOf(seen).filter(({ terminating }) => !terminating).length;
+      expect(deletesOf(plan).length).toBeLessThanOrEqual(paused === true ? 0 : Math.max(0, live - (replicas ?? 1)));
+    }));
+
+  it("names each restart and replacement in the claim of the same plan, and that claim can be read", () =>
+    check((seen, plan) => {
+      const items = claimIn(plan);
+      const acts = [
+        ...restartsOf(plan),
+        ...plan.actions.flatMap((action) => (action.kind === "deleteVm" ? [action.vm] : [])),
+      ];
+      if (acts.length === 0) return;
+      const named = [...(items?.restart ?? []), ...(items?.delete ?? [])].map(({ uidPrefix }) => uidPrefix);
+      for (const { uid } of acts) expect(named).toContain(uid.slice(0, 8));
+      expect(items && parseClaim(formatClaim({ ...aClaim({ at: seen.now }), ...items }))).toBeDefined();
+    }));
+
+  it("keeps or revokes each claimed restart of an instance that lives", () =>
+    check((seen, plan) => {
+      const before = parseClaim(seen.pool.annotations?.["vmpool-functions/pass"]);
+      const items = claimIn(plan);
+      if (items === undefined) return;
+      const kept = items.restart.map(({ uidPrefix }) => uidPrefix);
+      const revoked = plan.actions.flatMap((action) =>
+        action.kind === "revokeRestart" ? [action.instance.uid.slice(0, 8)] : [],
+      );
+      for (const { uidPrefix } of before?.restart ?? []) {
+        const lives = seen.instances?.some(({ uid, terminating }) => uid.startsWith(uidPrefix) && !terminating);
+        if (lives) expect(kept.includes(uidPrefix) !== revoked.includes(uidPrefix)).toBe(true);
+      }
+    }));
+
+  it("touches nothing but the pool's own live machines and their instances (invariant 1)", () =>
+    check((seen, plan) => {
+      const own = membersOf(seen)
+        .filter(({ terminating }) => !terminating)
+        .map(({ uid }) => uid);
+      for (const action of plan.actions) {
+        if (action.kind === "updateVm" || action.kind === "deleteVm") expect(own).toContain(action.vm.uid);
+        if (action.kind === "restartInstance" || action.kind === "labelInstance")
+          expect(own).toContain(action.instance.vmUid);
+        if (action.kind === "pruneRevision") expect(action.revision.ownerUid).toBe(POOL_UID);
+      }
+    }));
+
+  it("restarts only machines of the wanted revision, and none that restarts already", () =>
+    check((seen, plan) => {
+      for (const action of plan.actions) {
+        if (action.kind !== "restartInstance") continue;
+        expect(action.vm.labels[REVISION_LABEL]).not.toBe(action.instance.labels[REVISION_LABEL]);
+        expect([action.instance.terminating, action.vm.requested]).toEqual([false, false]);
+        expect(plan.actions.some((other) => other.kind === "updateVm" && other.vm.uid === action.vm.uid)).toBe(false);
+      }
+      expect(seen.pool.deleting).toBe(false);
+    }));
+
+  it("prunes no revision that something names, nor the one in force", () =>
+    check((seen, plan) => {
+      const named = [...membersOf(seen), ...(seen.instances ?? [])].map(({ labels }) => labels[REVISION_LABEL]);
+      for (const name of prunesOf(plan)) expect([...named, "web-2"]).not.toContain(name);
+    }));
+
+  it("is over when the record says so: then nothing is asked and nothing is done (invariant 8)", () =>
+    check((seen, plan, limit) => {
+      const items = claimIn(plan);
+      if (items?.rollout === undefined || kindsOf(plan).join() !== "writeClaim") return;
+      const text = formatClaim({ ...aClaim({ generation: 2, at: seen.now, nonce: "next" }), ...items });
+      const pool = { ...seen.pool, annotations: { "vmpool-functions/pass": text } };
+      const rested = {
+        ...seen,
+        pool,
+        instances: undefined,
+        ownRevisions: undefined,
+        revisions: new Map(),
+        liveUpdates: undefined,
+      };
+      const wantsMachines = membersOf(seen).length < (specOf(seen).replicas ?? 1) && specOf(seen).paused !== true;
+      if (!wantsMachines) expect(planRead(rested, limit).actions).toEqual([]);
+    }));
+});
