@@ -234,9 +234,9 @@ function planDeletion(seen: Observation): Plan {
     const actions = bound.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const);
     return { needs: [], actions, reasons: [why], members: undefined };
   }
-  const text = pool.annotations?.[CLAIM_ANNOTATION];
-  const claim = readClaim(text, now);
-  if (text !== undefined && claim === undefined) return { ...planFirstContact(seen), members: undefined };
+  const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
+  // The finalizer came with a claim: where that is gone, somebody took it.
+  if (claim === undefined) return { ...planFirstContact(seen), members: undefined };
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
     return { needs: [], actions: [], reasons: [`${why}: ${describeWait(claim.waitUntil)}`], members: undefined };
   }
