@@ -446,10 +446,10 @@ function planDeletion(seen: Observation): Part {
   const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
   const left = vms.filter((vm) => isLeftBehind(vm, pool, selector));
   if (owned.length + left.length > 0) return freeMachines(seen, { owned, left });
-  const text = pool.annotations?.[CLAIM_ANNOTATION];
-  const claim = readClaim(text, now);
-  if (text !== undefined && claim === undefined) return planFirstContact(seen);
-  if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
+  const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
+  // The finalizer came with a claim: where that is gone, somebody took it.
+  if (claim === undefined) return planFirstContact(seen);
+  if (claim.waitUntil !== undefined && now < claim.waitUntil) {
     return { ...NOTHING, reasons: [`${DELETING}: ${describeWait(claim.waitUntil)}`] };
   }
   const late = unfinishedCreates(claim, { ledger, now }).size;

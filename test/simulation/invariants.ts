@@ -8,7 +8,7 @@ import type { MemoryCluster } from "./cluster.ts";
 import { finalizersOf, isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
-import { isBroken, NAMESPACE, objects, selectorOf } from "./users.ts";
+import { isBroken, NAMESPACE, objects, POOL_NAMES, selectorOf } from "./users.ts";
 import type { Invocation, PendingCall } from "./world.ts";
 
 /** What a pool was, and who was in it, after one change of the journal. */
@@ -244,9 +244,8 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
     return "invariant 1: more of a machine is changed than upkeep asks for";
   const has = (object: KubeObject) => finalizersOf(object).includes(POOL_FINALIZER);
   const isReleased = ownersOf(left).length < ownersOf(before).length;
-  const wasRelabelled = states.some(
-    ({ phase, controlled, members }) => phase === "legal" && controlled.has(uid) && !members.has(uid),
-  );
+  const isLegal = states.some(({ phase }) => phase === "legal");
+  const wasRelabelled = isLegal && states.some(({ controlled, members }) => controlled.has(uid) && !members.has(uid));
   if (isReleased && !wasRelabelled) return "invariant 1: a machine is released whose labels match";
   if (has(before) && !has(left)) {
     const isDue = isTerminating(before) ? states.some(isServed) : states.some(({ phase }) => phase === "leaving");
@@ -255,9 +254,7 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   }
   if (isReleased) return undefined;
   if (owner === undefined) return "invariant 6: a machine that is not ours is touched";
-  return states.some(({ phase }) => phase === "legal")
-    ? undefined
-    : "invariant 7: a machine of an illegal pool is touched";
+  return isLegal ? undefined : "invariant 7: a machine of an illegal pool is touched";
 }
 
 /** Neither illegal nor gone. */
@@ -267,15 +264,19 @@ function isServed({ phase }: State): boolean {
 
 /** Whether no pool controls the machine, and it points to one that the pass has read. */
 function isDetached(change: Change, facts: Case): boolean {
-  const { metadata } = change.before ?? NOBODY;
   if (facts.names.has(controllerOf(change.before ?? NOBODY) ?? "")) return false;
   return [...facts.names].some(([uid, name]) => {
     if (!windowOf(change, facts, uid).some(isServed)) return false;
-    const revision = metadata.labels?.[REVISION_LABEL];
-    const isNamedLike = (text: string) => new RegExp(`^${name}-\\d+(-[0-9a-f]{8})?$`).test(text);
-    if (revision !== undefined) return isNamedLike(revision);
-    return isNamedLike(metadata.name) && metadata.labels?.["pool"] === selectorOf(name)["pool"];
+    return pointsTo(change.before ?? NOBODY, name);
   });
+}
+
+/** Whether the machine says, by its revision label or else by name and labels, that it was one of the pool of that name. */
+function pointsTo({ metadata }: KubeObject, poolName: string): boolean {
+  const revision = metadata.labels?.[REVISION_LABEL];
+  const isNamedLike = (text: string) => new RegExp(`^${poolName}-\\d+(-[0-9a-f]{8})?$`).test(text);
+  if (revision !== undefined) return isNamedLike(revision);
+  return isNamedLike(metadata.name) && metadata.labels?.["pool"] === selectorOf(poolName)["pool"];
 }
 
 /** The states of the pool in force from the pass's first read of it to just before the change. */
@@ -345,14 +346,26 @@ function judgeDelete(change: Change, facts: Case, uid: string): string | undefin
 /** What is not as it should be when everything has come to rest; empty when the cluster matches. */
 export function mismatches(cluster: MemoryCluster): readonly string[] {
   const pools = objects(cluster, "virtualmachinepools");
-  const vms = objects(cluster, "virtualmachines");
+  // What somebody detached and took every trace of its pool from is nobody's any more.
+  const vms = objects(cluster, "virtualmachines").filter(
+    (vm) => controllerOf(vm) !== undefined || POOL_NAMES.some((name) => pointsTo(vm, name)),
+  );
   const leaving = [...pools, ...vms]
     .filter(isTerminating)
     .map(({ metadata }) => `${metadata.name} is still being deleted`);
   const left = vms
     .filter((vm) => controllerOf(vm) === undefined && finalizersOf(vm).includes(POOL_FINALIZER))
     .map(({ metadata }) => `${metadata.name} belongs to no pool and still has its finalizer`);
-  return [...leaving, ...left, ...pools.flatMap((pool) => poolMismatches(pool, vms))];
+  const revisions = objects(cluster, "controllerrevisions");
+  const hasRevision = (vm: KubeObject) =>
+    revisions.some(
+      (revision) =>
+        revision.metadata.name === vm.metadata.labels?.[REVISION_LABEL] && controllerOf(revision) === controllerOf(vm),
+    );
+  const unmade = vms
+    .filter((vm) => pools.some((pool) => pool.metadata.uid === controllerOf(vm)) && !hasRevision(vm))
+    .map(({ metadata }) => `${metadata.name} names a revision that its pool does not have`);
+  return [...leaving, ...left, ...unmade, ...pools.flatMap((pool) => poolMismatches(pool, vms))];
 }
 
 function poolMismatches(pool: KubeObject, vms: readonly KubeObject[]): string[] {

@@ -265,6 +265,8 @@ interface Mood {
   readonly burstMax: number;
   /** Durations up to this come up. */
   readonly patienceMs: number;
+  /** How often only little time passes while a call is under way. */
+  readonly haste: number;
   /** The pool has come to rest before the first step. */
   readonly startsAtRest: boolean;
   readonly users: UserMood;
@@ -279,6 +281,7 @@ function drawMood(random: Random): Mood {
     risk: random.pick([0.3, 1, 2]) ?? 1,
     burstMax: random.pick([6, 15, 30]) ?? 6,
     patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
+    haste: random.pick([0.5, 0.9]) ?? 0.9,
     startsAtRest: random.chance(0.7),
     users: drawUserMood(random, isDuel),
   };
@@ -412,7 +415,7 @@ const DURATIONS_MS = [200, 1_000, 1_000, 2_500, 2_500, 5_000, 12_000, 31_000, 61
 
 function passTime({ world, mood }: Run, random: Random): string {
   // A call that is under way takes long only now and then.
-  const isHasty = world.calls.length > 0 && random.chance(0.9);
+  const isHasty = world.calls.length > 0 && random.chance(mood.haste);
   const choices = DURATIONS_MS.filter((ms) => ms <= (isHasty ? 2_500 : mood.patienceMs));
   const ms = random.pick(choices) ?? 0;
   world.advance(ms);
@@ -494,9 +497,9 @@ async function finish(run: Run, random: Random): Promise<string | undefined> {
   return `${actorOf(invocation)} goes on to its end`;
 }
 
-/** Creates and deletes machines, or says that it will. */
+/** Writes to a machine, or says that it will. */
 function isGuarded({ request: { method, path, body } }: PendingCall): boolean {
-  if (path.includes("/virtualmachines")) return method === "POST" || method === "DELETE";
+  if (path.includes("/virtualmachines")) return method !== "GET";
   return path.includes("/virtualmachinepools/") && method === "PATCH" && Array.isArray(body);
 }
 
@@ -544,7 +547,10 @@ function takeCall({ world, coverage, mood }: Run, random: Random, calls = world.
   const isCreate = call.request.method === "POST" && call.request.path.includes("/virtualmachines");
   const [status, reason] = isCreate && random.chance(0.4) ? QUOTA : (random.pick(REFUSALS) ?? QUOTA);
   const body = { kind: "Status", status: "Failure", reason, message: reason, code: status };
-  world.reply(call, { status, headers: { "retry-after": "1" }, body, bytes: 0 });
+  // Of a failure of the server nobody knows whether the call was, or will be, served.
+  const isUnclear = status >= 500;
+  if (isUnclear && random.chance(0.3)) world.perform(call);
+  world.reply(call, { status, headers: { "retry-after": "1" }, body, bytes: 0 }, isUnclear && random.chance(0.5));
   see(coverage, "a call is refused");
   return `${told}: ${status}`;
 }

@@ -1,6 +1,6 @@
 /** What people do to pools and machines, at random: every action is one request that a user could send. */
 import { isRecord } from "../../shared/planning/json.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
 import type { MemoryCluster } from "./cluster.ts";
 import type { Step } from "./garbage.ts";
 import { isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
@@ -89,7 +89,8 @@ export function userStep(cluster: MemoryCluster, random: Random, mood: UserMood)
 
 /** Undoes what keeps a pool from working, so that it can come to rest. */
 export function makeUsersReasonable(cluster: MemoryCluster, { resume }: { resume: boolean }): void {
-  for (const { metadata } of objects(cluster, "virtualmachinepools")) {
+  // A pool on its way out goes whatever its spec says.
+  for (const { metadata } of objects(cluster, "virtualmachinepools").filter((pool) => !isTerminating(pool))) {
     change(cluster, `${POOLS}/${metadata.name}`, {
       spec: { ...LEGAL_SPEC, ...(resume ? { paused: null } : {}) },
     });
@@ -184,7 +185,10 @@ function vmStep(act: VmAct, { cluster, random, vm, pool }: Choice & { readonly v
   });
   switch (act) {
     case "detach":
-      return step("detaches", { metadata: { ownerReferences: null } });
+      // Some take everything that points to the pool but the name.
+      return step("detaches", {
+        metadata: { ownerReferences: null, ...(random.chance(0.3) ? { labels: { [REVISION_LABEL]: null } } : {}) },
+      });
     case "relabel":
       return step("relabels", { metadata: { labels: { pool: "other" } } });
     case "labelBack":

@@ -106,7 +106,8 @@ export interface World {
   lose(call: PendingCall, error: Error): void;
   /** As `lose`; what was not done yet may still be done later, while the handler goes on. */
   abandon(call: PendingCall, error: Error): void;
-  reply(call: PendingCall, response: ApiResponse): void;
+  /** Answers in the server's place; what was not done yet may still be done later where it `outlives` its answer. */
+  reply(call: PendingCall, response: ApiResponse, outlives: boolean): void;
   /** Ends the function where it stands; what it had sent may still take effect. */
   kill(invocation: Invocation): void;
   /** From now on other instances serve, which remember nothing. */
@@ -352,8 +353,9 @@ export function createWorld({ seed, kinds, onPass, onAnswer }: WorldOptions): Wo
       outlive(call);
       call.settle.reject(error);
     },
-    reply(call, response) {
+    reply(call, response, outlives) {
       finish(call);
+      if (outlives) outlive(call);
       call.settle.resolve(response);
     },
     kill,
