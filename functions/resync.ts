@@ -1,7 +1,8 @@
 /** The schedule's function: lists the pools of every registered cluster and wakes those that are due. Reads clusters, writes to none. */
 import * as z from "zod";
-import { type ApiFailure, createCluster, type Meter, poolsOf } from "../shared/clusters/cluster.ts";
+import { createCluster, type Meter } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
+import { listPools } from "../shared/clusters/pool-summary.ts";
 import { createFileRegistry } from "../shared/clusters/registry.ts";
 import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parsePool } from "../shared/planning/model.ts";
@@ -64,8 +65,11 @@ async function listDue(name: string, deps: ResyncDeps, deadline: AbortSignal): P
   try {
     const found = await deps.directory.find(name);
     if (found === undefined) return { pools: 0, due: [] };
-    const listed = await listPools(found, deadline);
-    if (listed.failure === undefined) return selectDue(found, listed.pools, deps);
+    const { access, connection, cache } = found;
+    const meter: Meter = { requests: 0, writes: 0, bytes: 0 };
+    const cluster = createCluster({ transport: connection.send, meter, deadline, cache });
+    const listed = await listPools(cluster, access.namespaces);
+    if (listed.ok) return selectDue(found, listed.value, deps);
     if (listed.failure.kind === "unauthorized") deps.directory.refuse(name);
     deps.logger.warn("cluster cannot be read", {
       cluster: name,
@@ -76,23 +80,6 @@ async function listDue(name: string, deps: ResyncDeps, deadline: AbortSignal): P
     deps.logger.error("cluster cannot be read", { cluster: name, ...describeError(error) });
   }
   return undefined;
-}
-
-type Listed = { readonly pools: readonly unknown[]; readonly failure?: undefined } | { readonly failure: ApiFailure };
-
-async function listPools({ access, connection, cache }: ReachableCluster, deadline: AbortSignal): Promise<Listed> {
-  const meter: Meter = { requests: 0, writes: 0, bytes: 0 };
-  const cluster = createCluster({ transport: connection.send, meter, deadline, cache });
-  const version = await cluster.poolVersion();
-  if (!version.ok) return { failure: version.failure };
-  const places = access.namespaces?.map((namespace) => ({ namespace })) ?? [{}];
-  const lists = await Promise.all(places.map((place) => cluster.list(poolsOf(version.value), place)));
-  const pools: unknown[] = [];
-  for (const list of lists) {
-    if (!list.ok) return { failure: list.failure };
-    pools.push(...list.value);
-  }
-  return { pools };
 }
 
 function selectDue(

@@ -28,7 +28,7 @@ export async function listenForEvents(dir: string, cluster: string): Promise<Eve
   const { certificate, key } = await ensureServingCertificate(dir, "events");
   let routes: readonly Route[] = [];
   const server = createServer({ cert: certificate, key }, (request, response) => {
-    void serveRoutes(routes, request, response).catch(() => response.destroy());
+    void serveRoutes({ routes }, request, response).catch(() => response.destroy());
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);

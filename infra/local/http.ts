@@ -4,6 +4,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { errorCode, SetupError } from "./control-plane/setup-error.ts";
 import { type Route, serveRoutes } from "./routes.ts";
 
+/** What functions are told of who brings the token, in the form of a Lambda authorizer's answer. */
+const AUTHORIZER = { lambda: { client: "local" } };
+
 export interface HttpListener {
   readonly url: string;
   close(): Promise<void>;
@@ -46,7 +49,7 @@ function answer(
     return;
   }
   if (isSame(request.headers.authorization ?? "", `Bearer ${token}`)) {
-    void serveRoutes(routes(), request, response).catch(() => response.destroy());
+    void serveRoutes({ routes: routes(), authorizer: AUTHORIZER }, request, response).catch(() => response.destroy());
     return;
   }
   request.resume();

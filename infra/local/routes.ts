@@ -18,9 +18,17 @@ export interface Route {
   readonly handle: (event: unknown, context: Context) => Promise<HttpAnswer>;
 }
 
+/** What the gateway's authorizer says of a client that it lets in; undefined where nobody is asked who he is. */
+export type Authorizer = Readonly<Record<string, unknown>> | undefined;
+
+export interface Gateway {
+  readonly routes: readonly Route[];
+  readonly authorizer?: Authorizer;
+}
+
 /** Answers one request by the route that takes it; 404 when none does. */
 export async function serveRoutes(
-  routes: readonly Route[],
+  { routes, authorizer }: Gateway,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -31,7 +39,7 @@ export async function serveRoutes(
   if (match === undefined) return send(response, problem(404, "there is nothing at this path and method"));
   if (body === undefined) return send(response, problem(413, `the body exceeds ${BODY_BYTES_MAX} bytes`));
   const { route, parameters } = match;
-  const event = toEvent(request, { pathname, search, parameters: parameters ?? {}, body });
+  const event = toEvent(request, { pathname, search, parameters: parameters ?? {}, body, authorizer });
   const answer = await route
     .handle(event, lambdaContext(route.functionName, TIMEOUT_MS))
     .catch(() => problem(500, "the function failed: its log says why"));
@@ -65,9 +73,10 @@ interface Parts {
   readonly search: string;
   readonly parameters: Readonly<Record<string, string>>;
   readonly body: Buffer;
+  readonly authorizer: Authorizer;
 }
 
-function toEvent(request: IncomingMessage, { pathname, search, parameters, body }: Parts) {
+function toEvent(request: IncomingMessage, { pathname, search, parameters, body, authorizer }: Parts) {
   const headers = Object.fromEntries(
     Object.entries(request.headers).map(([name, value]) => [
       name,
@@ -81,7 +90,10 @@ function toEvent(request: IncomingMessage, { pathname, search, parameters, body 
     rawQueryString: search.replace(/^\?/, ""),
     headers,
     pathParameters: parameters,
-    requestContext: { http: { method: request.method ?? "", path: pathname } },
+    requestContext: {
+      http: { method: request.method ?? "", path: pathname },
+      ...(authorizer === undefined ? {} : { authorizer }),
+    },
     ...(body.length === 0 ? {} : { body: body.toString(isText ? "utf8" : "base64") }),
     isBase64Encoded: !isText && body.length > 0,
   };

@@ -1,5 +1,6 @@
 /** Reads a person's kubeconfig into an access entry. Runs no program that the file names. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { delimiter } from "node:path";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import { describeProblems } from "../planning/errors.ts";
 import { accessSchema, type ClusterAccess } from "./access.ts";
@@ -9,13 +10,39 @@ export class KubeconfigError extends Error {
   override readonly name = "KubeconfigError";
 }
 
+/** What a context of a kubeconfig says. */
+export interface KubeconfigContext {
+  readonly access: ClusterAccess;
+  /** The namespace that the context works in; undefined when it names none. */
+  readonly namespace: string | undefined;
+}
+
+export interface ContextOptions {
+  readonly mode: ClusterAccess["mode"];
+  /** The current one when undefined. */
+  readonly context?: string | undefined;
+}
+
 /** The access entry of the current context. Files that it names are read once, now. */
 export function readKubeconfig(path: string, mode: ClusterAccess["mode"]): ClusterAccess {
-  const config = load(path);
+  return readContext([path], { mode }).access;
+}
+
+/** A context of one or more files, of which the first that names something wins, as with kubectl. */
+export function readContext(paths: readonly string[], { mode, context }: ContextOptions): KubeconfigContext {
+  const path = paths.join(delimiter);
+  const config = loadAll(paths);
+  if (context !== undefined) {
+    if (config.getContextObject(context) === null) {
+      throw new KubeconfigError(`${path} has no context "${context}": kubectl config get-contexts lists those it has`);
+    }
+    config.setCurrentContext(context);
+  }
+  const which = context === undefined ? "current context" : `context "${context}"`;
   const cluster = config.getCurrentCluster();
   const user = config.getCurrentUser();
   if (cluster === null || user === null) {
-    throw new KubeconfigError(`${path} has no usable current context: choose one with kubectl config use-context`);
+    throw new KubeconfigError(`${path} has no usable ${which}: choose one with kubectl config use-context`);
   }
   const parsed = accessSchema.safeParse({
     server: cluster.server,
@@ -23,9 +50,30 @@ export function readKubeconfig(path: string, mode: ClusterAccess["mode"]): Clust
     auth: authOf(user, path),
     mode,
   });
-  if (parsed.success) return parsed.data;
+  if (parsed.success) {
+    const namespace = config.getContextObject(config.getCurrentContext())?.namespace;
+    return { access: parsed.data, namespace: namespace === "" ? undefined : namespace };
+  }
   const problems = parsed.error.issues.map((issue) => ({ field: issue.path.join("."), message: issue.message }));
-  throw new KubeconfigError(`the current context of ${path} cannot be used: ${describeProblems(problems)}`);
+  throw new KubeconfigError(`the ${which} of ${path} cannot be used: ${describeProblems(problems)}`);
+}
+
+/** Of several files those that do not exist are left out, as kubectl does. */
+function loadAll(paths: readonly string[]): KubeConfig {
+  const existing = paths.length > 1 ? paths.filter((path) => existsSync(path)) : paths;
+  const [first, ...rest] = (existing.length > 0 ? existing : paths).map(load);
+  if (first === undefined) throw new KubeconfigError("there is no kubeconfig: give one with --kubeconfig PATH");
+  for (const { clusters, users, contexts, currentContext } of rest) {
+    first.clusters = unionByName(first.clusters, clusters);
+    first.users = unionByName(first.users, users);
+    first.contexts = unionByName(first.contexts, contexts);
+    if (!first.currentContext) first.currentContext = currentContext;
+  }
+  return first;
+}
+
+function unionByName<T extends { readonly name: string }>(known: readonly T[], more: readonly T[]): T[] {
+  return [...known, ...more.filter(({ name }) => !known.some((one) => one.name === name))];
 }
 
 function load(path: string): KubeConfig {

@@ -13,7 +13,8 @@ import { type Look, lookAt, type PoolPlace } from "./observe.ts";
 const LOOKS_MAX = 12;
 /** A failure list in a fact stays small. */
 const FAILURES_MAX = 50;
-const ACTING: Limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
+/** How much each look of a pass may do. */
+export const ACTING: Limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
 const CLOSING: Limits = { createsMax: 0, deletesMax: 0, updatesMax: 0, restartsMax: 0 };
 
 export interface PassDeps {

@@ -18,6 +18,7 @@ export const statusConfigSchema = common;
 export const admissionConfigSchema = common;
 export const webhookConfigSchema = common;
 export const scaleConfigSchema = common;
+export const fleetConfigSchema = common.pick({ REGISTRY_FILE: true });
 export const resyncConfigSchema = common.extend({
   /** How often a settled pool is looked at. */
   RESYNC_SETTLED_MINUTES: z.coerce.number().int().min(1).max(1_440).default(10),

@@ -8,7 +8,11 @@ export const httpEventSchema = z.object({
   /** Names in lower case. */
   headers: z.record(z.string(), z.string()).default({}),
   pathParameters: z.record(z.string(), z.string()).optional(),
-  requestContext: z.object({ http: z.object({ method: z.string() }) }),
+  requestContext: z.object({
+    http: z.object({ method: z.string() }),
+    /** What an authorizer of the gateway said of the client; absent when none was asked. */
+    authorizer: z.record(z.string(), z.unknown()).optional(),
+  }),
   body: z.string().optional(),
   isBase64Encoded: z.boolean(),
 });

@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { stringify } from "yaml";
-import { readKubeconfig } from "../../shared/clusters/kubeconfig.ts";
+import { readContext, readKubeconfig } from "../../shared/clusters/kubeconfig.ts";
 import { aFolder } from "../control-plane/support.ts";
 
 const SECRET = "s3cr3t";
@@ -171,3 +171,30 @@ it.each(["http://api.example:8080", "https://169.254.169.254", "https://me:s3cr3
     expect(complaint).not.toContain(SECRET);
   },
 );
+
+it("reads the context that is asked for, with its namespace", () => {
+  const path = aKubeconfig({ context: "other" });
+
+  expect(readContext([path], { mode: "observe", context: "here" })).toMatchObject({
+    access: { server: "https://api.example:6443", mode: "observe" },
+    namespace: "ci",
+  });
+  expect(readContext([path], { mode: "observe" })).toMatchObject({
+    access: { server: "https://other.example" },
+    namespace: undefined,
+  });
+});
+
+it("names a context that does not exist", () => {
+  const read = () => readContext([aKubeconfig()], { mode: "observe", context: "moon" });
+
+  expect(read).toThrow(/has no context "moon": kubectl config get-contexts/);
+});
+
+it("takes what the first of several files says, and leaves out those that do not exist", () => {
+  const [first, second] = [aKubeconfig({ cluster: { server: "https://first.example" } }), aKubeconfig()];
+
+  expect(readContext([join(aFolder(), "gone"), first, second], { mode: "observe" }).access.server).toBe(
+    "https://first.example",
+  );
+});

@@ -5,7 +5,7 @@ import { type HttpEvent, httpEventSchema, json, readBody } from "../../shared/ru
 
 /** A listener with these routes; how requests are sent there. */
 async function serve(...routes: readonly Route[]) {
-  const server = createServer((request, response) => void serveRoutes(routes, request, response));
+  const server = createServer((request, response) => void serveRoutes({ routes }, request, response));
   const port = await new Promise<number>((resolve, reject) => {
     server.listen(0, "127.0.0.1", () => {
       const address = server.address();

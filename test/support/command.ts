@@ -3,6 +3,8 @@ import { execFile } from "node:child_process";
 
 export interface CommandOutcome {
   readonly ok: boolean;
+  /** Undefined when a signal ended it, or it could not be started. */
+  readonly code: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
 }
@@ -18,7 +20,8 @@ export function run(command: string, args: readonly string[], options: CommandOp
   return new Promise((resolve) => {
     const settings = { env: options.env, maxBuffer: OUTPUT_BYTES_MAX };
     const child = execFile(command, args, settings, (error, stdout, stderr) => {
-      resolve({ ok: error === null, stdout, stderr });
+      const code = error === null ? 0 : error.code;
+      resolve({ ok: error === null, code: typeof code === "number" ? code : undefined, stdout, stderr });
     });
     // A program that does not read its input is no event of interest.
     child.stdin?.on("error", () => undefined);

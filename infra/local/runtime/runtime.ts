@@ -6,6 +6,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { SQSBatchResponse } from "aws-lambda";
 import { type AdmissionDeps, createAdmission } from "../../../functions/admission.ts";
+import { createFleet } from "../../../functions/fleet.ts";
 import { createReconcile, type ReconcileDeps } from "../../../functions/reconcile.ts";
 import { createResync, type ResyncDeps } from "../../../functions/resync.ts";
 import { createScale } from "../../../functions/scale.ts";
@@ -21,6 +22,7 @@ import { QUEUE_DELAY_MS, type QueueName, type WakeUps } from "../../../shared/ev
 import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
 import type { Route } from "../routes.ts";
 import { createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
+import { createFleetRoutes } from "./fleet-routes.ts";
 import { lambdaContext } from "./lambda-context.ts";
 import { createScaleRoutes } from "./scale-routes.ts";
 
@@ -92,6 +94,7 @@ export function startRuntime({
     ...(onPass === undefined ? {} : { onPass }),
   }));
   const scale = createScale(() => ({ directory, wakeUps, now, sleep: (ms) => sleep(ms), logger }));
+  const fleet = createFleet(() => ({ directory, now, logger }));
   const invoke = (queue: QueueName, batch: readonly Message[]) =>
     work.run(() => reconcile(batchEvent(queue, batch), lambdaContext("reconcile", FUNCTION_TIMEOUT_MS.reconcile)));
   const deliver = (name: QueueName) => createDelivery({ name, queue: queues[name], invoke, now, logger });
@@ -116,7 +119,10 @@ export function startRuntime({
       now,
       logger,
     }),
-    routes: createScaleRoutes((event, context) => work.run(() => scale(event, context))),
+    routes: [
+      ...createScaleRoutes((event, context) => work.run(() => scale(event, context))),
+      ...createFleetRoutes((event, context) => work.run(() => fleet(event, context))),
+    ],
     async stop() {
       clearInterval(schedule);
       stopping.abort();
