@@ -118,8 +118,8 @@ export interface World extends ClusterUse {
   readonly passes: readonly SeenPass[];
   /** Runs one pass of a pool by the exported handler, apart from the schedule's. */
   runPass(pool: PoolPlace, options: PassOptions): Promise<SeenPass>;
-  /** Another deployment's runtime on the same cluster. */
-  startFunctions(deployment: string): { stop(): Promise<void> };
+  /** Another deployment's runtime on the same cluster, for these namespaces alone if they are given. */
+  startFunctions(deployment: string, namespaces?: readonly string[]): { stop(): Promise<void> };
 }
 
 export interface Namespace {
@@ -212,7 +212,10 @@ export async function startWorld({ standIn = true, functions = true }: WorldOpti
   const { cleanups, functionsAccess, logger } = cluster;
   const passes: SeenPass[] = [];
   const onPass: ReconcileDeps["onPass"] = (...pass) => void passes.push(seenPass(...pass));
-  const startFunctions = (deployment: string) => startRuntimeFor(functionsAccess, { deployment, logger, onPass });
+  const startFunctions: World["startFunctions"] = (deployment, namespaces) => {
+    const access = namespaces === undefined ? functionsAccess : { ...functionsAccess, namespaces: [...namespaces] };
+    return startRuntimeFor(access, { deployment, logger, onPass });
+  };
   if (functions) {
     const runtime = startFunctions(CLUSTER_NAME);
     cleanups.push(() => runtime.stop());
