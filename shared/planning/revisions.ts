@@ -36,12 +36,16 @@ export function chooseRevision(
   const found = [...preferred, ownName, suffixed].find(holds);
   if (found !== undefined) return { kind: "existing", name: found };
   for (const name of [ownName, suffixed]) {
+    if (name.length > LABEL_VALUE_LENGTH_MAX) return { kind: "blocked", why: describeLength(name) };
     if (!known.has(name)) return { kind: "unread", names: [name] };
-    if (name.length > LABEL_VALUE_LENGTH_MAX) break;
     if (known.get(name) === "absent") return { kind: "missing", name };
   }
   const why = `the name of ControllerRevision ${ownName} is taken by one that is not this pool's, or not of this template: delete that one`;
   return { kind: "blocked", why };
+}
+
+function describeLength(name: string): string {
+  return `ControllerRevision ${name} would have a name of more than ${LABEL_VALUE_LENGTH_MAX} characters, and machines name it in a label: make the pool anew under a shorter name`;
 }
 
 /** A revision that this pool made; undefined when it is absent, was not read, or is another's. */

@@ -13,14 +13,17 @@ export type Verdict =
   | { readonly legal: true; readonly spec: PoolSpec; readonly selector: ParsedSelector }
   | { readonly legal: false; readonly problems: readonly Problem[] };
 
+/** Of later generations only those count that machines are made from: see `chooseRevision`. */
+const FIRST_GENERATION = 1;
+
 /** Says whether the pool may be acted on; never throws, whatever the spec holds. */
-export function judge(pool: Pick<Pool, "name" | "generation" | "spec">): Verdict {
+export function judge(pool: Pick<Pool, "name" | "spec">): Verdict {
   const shape = poolSpecSchema.safeParse(pool.spec);
   if (!shape.success) return { legal: false, problems: shapeProblems(shape.error) };
   const spec = shape.data;
   const selector = parseSelector(spec.selector, "spec.selector");
   const problems = [
-    ...nameProblems(pool),
+    ...nameProblems(pool.name, FIRST_GENERATION),
     ...selector.problems,
     ...(selector.problems.length === 0 ? membershipProblems(spec, selector.parsed) : []),
     ...maxUnavailableProblems(spec.maxUnavailable),
@@ -40,8 +43,8 @@ function shapeProblems(error: z.ZodError): Problem[] {
   }));
 }
 
-/** The revision's name becomes a label value, which has a length limit. */
-function nameProblems({ name, generation }: Pick<Pool, "name" | "generation">): Problem[] {
+/** The name of a generation's revision becomes a label value, which has a length limit. */
+export function nameProblems(name: string, generation: number): Problem[] {
   const excess = revisionName(name, generation).length - LABEL_VALUE_LENGTH_MAX;
   if (excess <= 0) return [];
   const message = `"${name}" is ${excess} characters too long: <name>-<generation> must fit a label value of ${LABEL_VALUE_LENGTH_MAX} characters; use a shorter name`;

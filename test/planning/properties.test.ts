@@ -524,7 +524,7 @@ describe("any JSON", () => {
         parseRevision(value);
         keepsDisks(value);
         keepsDisks({ scaleInStrategy: value });
-        const verdict = judge({ name: "web", generation: 1, spec: value });
+        const verdict = judge({ name: "web", spec: value });
         if (!verdict.legal) {
           expect(verdict.problems.length).toBeGreaterThan(0);
           for (const { message } of verdict.problems) expect(message).not.toBe("");
@@ -542,7 +542,7 @@ describe("any JSON", () => {
   it("is refused field by field in an otherwise legal spec, or accepted", () =>
     fc.assert(
       fc.property(brokenSpec, (spec) => {
-        const verdict = judge({ name: "web", generation: 1, spec });
+        const verdict = judge({ name: "web", spec });
         if (!verdict.legal) for (const { field } of verdict.problems) expect(field).toMatch(/^(spec|metadata\.name|$)/);
       }),
       RUNS,

@@ -232,7 +232,7 @@ describe("the record of a roll-out", () => {
 });
 
 const judgeSpec = (spec: Json) => {
-  const verdict = judge({ name: "web", generation: 1, spec });
+  const verdict = judge({ name: "web", spec });
   if (!verdict.legal) throw new Error("the test's own spec is not legal");
   return verdict.spec;
 };

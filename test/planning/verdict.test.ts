@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { describeProblems } from "../../shared/planning/errors.ts";
+import { judgeReview } from "../../shared/planning/review.ts";
 import { type LabelSelector, parseSelector } from "../../shared/planning/selector.ts";
 import { judge } from "../../shared/planning/verdict.ts";
-import { aPool, aSpec, aVm, type Json, LABELS, someVms } from "../support/builders.ts";
-import { planOf } from "./plans.ts";
+import { aClaim, aPool, aRevision, aRollout, aSpec, aVm, type Json, LABELS, someVms } from "../support/builders.ts";
+import { createsOf, planOf } from "./plans.ts";
 
 interface Illegal {
   readonly it: string;
@@ -260,17 +261,39 @@ describe("an illegal pool", () => {
 
   it("is held when revision names would not fit a label", () => {
     const name = "n".repeat(62);
-    expect(judge({ name, generation: 1, spec: aSpec() })).toMatchObject({ legal: false });
+    expect(judge({ name, spec: aSpec() })).toMatchObject({ legal: false });
     const plan = planOf({ pool: aPool({ name, spec: aSpec() }) });
     expect(plan.reasons[0]).toContain("metadata.name");
     expect(plan.reasons[0]).toContain("1 characters too long");
     expect(plan.reasons[0]).toContain("63 characters; use a shorter name");
   });
 
-  it("is held as soon as its generation has a digit too many", () => {
+  it("is scaled on though its generation has a digit too many, as its machines name an earlier one (D22)", () => {
     const name = "n".repeat(61);
-    expect(judge({ name, generation: 9, spec: aSpec() }).legal).toBe(true);
-    expect(judge({ name, generation: 10, spec: aSpec() }).legal).toBe(false);
+    const spec = aSpec({ replicas: 1 });
+    const first = aRevision({ name: `${name}-1` });
+    const claim = aClaim({ generation: 9, rollout: aRollout(spec, `${name}-1`) });
+    const plan = planOf({ pool: aPool({ name, generation: 10, spec, claim }), revisions: [first] });
+    expect(createsOf(plan)).toEqual([0]);
+  });
+
+  it("is held when its generation has a digit too many for the revision of a new template (D22)", () => {
+    const name = "n".repeat(61);
+    const plan = planOf({
+      pool: aPool({ name, generation: 10, spec: aSpec({ replicas: 1 }), claim: aClaim({ rollout: undefined }) }),
+    });
+    expect(createsOf(plan)).toEqual([]);
+    expect(plan.reasons.join()).toContain("shorter name");
+  });
+
+  it("is refused a new template whose revision could not be named, and nothing else (D22)", () => {
+    const at = (generation: number, spec: Json) => ({ metadata: { name: "n".repeat(61), generation }, spec });
+    const other = aSpec({
+      virtualMachineTemplate: { metadata: { labels: LABELS }, spec: { running: false, template: {} } },
+    });
+    expect(judgeReview(at(10, other), at(9, aSpec())).refusal?.message).toContain("metadata.name");
+    expect(judgeReview(at(9, other), at(8, aSpec())).refusal).toBeUndefined();
+    expect(judgeReview(at(10, aSpec({ replicas: 9 })), at(9, aSpec())).refusal).toBeUndefined();
   });
 
   it("goes on when it is repaired", () => {
