@@ -291,7 +291,7 @@ describe("kept disks", () => {
     expect(seen.result.kind).toBe("unreadable");
   });
 
-  it("that wait for a machine are looked for by the pool's label before one is made", async () => {
+  it("that wait for a machine are looked for by their label before one is made", async () => {
     const annotations = { [CLAIM_ANNOTATION]: aClaimText() };
     const routes = [
       vms(),
@@ -302,8 +302,8 @@ describe("kept disks", () => {
     const seen = await look(aPool({ annotations, finalizers: [POOL_FINALIZER], spec: keeping }), routes);
     const asked = seen.wire.sent.filter(({ path }) => path.startsWith(DATA_VOLUMES) || path.startsWith(CLAIMS));
     expect(asked.map((request) => queryOf(request)["labelSelector"])).toEqual([
-      "vmpool-functions/kept-for=web",
-      "vmpool-functions/kept-for=web",
+      "vmpool-functions/kept-for",
+      "vmpool-functions/kept-for",
     ]);
     expect(actionsOf(seen)).toEqual(["writeClaim", "createRevision", "createVm"]);
   });

@@ -98,7 +98,14 @@ export function createMemoryCluster(options: MemoryClusterOptions): MemoryCluste
   return {
     answer,
     transport: (actor) => async (request) => answer(request, actor),
-    addNamespace: (name) => void world.namespaces.add(name),
+    addNamespace(name) {
+      world.namespaces.add(name);
+      const kind = kinds.find(({ plural }) => plural === "namespaces");
+      if (kind === undefined) return;
+      const metadata = { name, namespace: "", uid: world.random.uuid(), resourceVersion: "" };
+      const creationTimestamp = new Date(now()).toISOString();
+      store.put(kind, { apiVersion: "v1", kind: "Namespace", metadata: { ...metadata, creationTimestamp } }, "server");
+    },
     expirePages: () => world.pages.expire(),
     store,
     kinds,
@@ -125,6 +132,12 @@ function route(world: World, call: Call, actor: string): Answered {
   const { name, namespace } = place;
   if (call.method === "GET" && name === undefined)
     return { status: 200, body: list(world, place, { call, parameters }) };
+  if (place.kind.isClusterScoped && name !== undefined && call.method === "GET") {
+    const object = world.store.get(place.kind, "", name);
+    if (object === undefined) throw notFound(place.kind, name);
+    const { namespace: _none, ...metadata } = object.metadata;
+    return { status: 200, body: { ...object, metadata } };
+  }
   if (namespace === undefined) throw new Error(`not known here: ${call.method} ${call.path}`);
   const target = { ...place, namespace };
   if (call.method === "POST") return create(world, target, { body, actor });

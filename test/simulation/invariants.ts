@@ -2,30 +2,35 @@
  * The invariants of the design, judged on the journal of the cluster: every write of ours against what was in force between the first
  * read of its pass and the write. Independent of the planner: what a pool means is read from its object here anew.
  */
-import { isRecord, parseJson } from "../../shared/planning/json.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, REVOKED_ANNOTATION } from "../../shared/planning/names.ts";
+import { isRecord } from "../../shared/planning/json.ts";
+import {
+  CLAIM_ANNOTATION,
+  GUARDED_ANNOTATION,
+  POOL_FINALIZER,
+  REVISION_LABEL,
+  REVOKED_ANNOTATION,
+} from "../../shared/planning/names.ts";
 import type { MemoryCluster } from "./cluster.ts";
+import { createKeeping, judgeDisk } from "./disks.ts";
+import { claimOf, controllerOf, createHistory, type State } from "./history.ts";
+import { isFinal, requestsOf } from "./kubevirt.ts";
 import { finalizersOf, isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
-import { isBroken, NAMESPACE, objects, POOL_NAMES, selectorOf } from "./users.ts";
+import {
+  type Case,
+  isAllowed,
+  judgeInstance,
+  judgeMove,
+  judgePrune,
+  judgeReplacement,
+  judgeRequests,
+  judgeRollout,
+  ownerIn,
+  windowOf,
+} from "./updates.ts";
+import { NAMESPACE, objects, POOL_NAMES, selectorOf } from "./users.ts";
 import type { Invocation, PendingCall } from "./world.ts";
-
-/** What a pool was, and who was in it, after one change of the journal. */
-interface State {
-  /** The number of the change; it holds until the next state of the list. */
-  readonly sequence: number;
-  readonly phase: "legal" | "illegal" | "leaving" | "gone";
-  /** Undefined while the pool forbids to scale: paused, illegal, on its way out, gone. */
-  readonly replicas: number | undefined;
-  readonly scalesIn: boolean;
-  /** UIDs of the machines that it controls. */
-  readonly controlled: ReadonlySet<string>;
-  /** Of those, the ones that its selector matches. */
-  readonly members: ReadonlySet<string>;
-  /** Members that are not on their way out. */
-  readonly live: number;
-}
 
 export interface Judge {
   /** Looks at what the journal has since the last time; says what is wrong. */
@@ -34,19 +39,10 @@ export interface Judge {
 
 /** `invocationOf` knows our functions by their name in the journal. */
 export function createJudge(cluster: MemoryCluster, invocationOf: (actor: string) => Invocation | undefined): Judge {
-  const history = new Map<string, State[]>();
-  const names = new Map<string, string>();
+  const history = createHistory();
+  const keeping = createKeeping(history);
+  const replaced = new Set<string>();
   let seen = 0;
-  const note = (sequence: number, objectsNow: Snapshot) => {
-    for (const pool of objectsNow.pools) names.set(pool.metadata.uid, pool.metadata.name);
-    for (const [uid, name] of names) {
-      const state = stateOf(sequence, { uid, name }, objectsNow);
-      const states = history.get(uid) ?? [];
-      const last = states.at(-1);
-      if (last === undefined || !isSameState(last, state)) history.set(uid, [...states, state]);
-    }
-  };
-  const past = createPast();
   return {
     judge() {
       const { journal } = cluster.store;
@@ -55,91 +51,19 @@ export function createJudge(cluster: MemoryCluster, invocationOf: (actor: string
         if (change === undefined) break;
         const invocation = invocationOf(change.actor);
         const wrong =
-          invocation === undefined ? undefined : judgeChange(change, { invocation, history, names, journal });
-        if (wrong !== undefined) return `${wrong} (${describe(change)})`;
-        past.apply(change);
-        if (MATTERS.has(change.kind.plural)) note(change.sequence, past);
+          invocation === undefined ? undefined : judgeChange(change, { invocation, history, journal, replaced });
+        const lost = wrong ?? keeping.judge(change, invocation);
+        if (lost !== undefined) return `${lost} (${describe(change)})`;
+        history.apply(change);
       }
       return undefined;
     },
   };
 }
 
-function isSameState(a: State, b: State): boolean {
-  const isSameSet = (one: ReadonlySet<string>, other: ReadonlySet<string>) =>
-    one.size === other.size && [...one].every((uid) => other.has(uid));
-  return (
-    a.phase === b.phase &&
-    a.replicas === b.replicas &&
-    a.scalesIn === b.scalesIn &&
-    a.live === b.live &&
-    isSameSet(a.controlled, b.controlled) &&
-    isSameSet(a.members, b.members)
-  );
-}
-
-const MATTERS = new Set(["virtualmachinepools", "virtualmachines"]);
-
-interface Snapshot {
-  readonly pools: Iterable<KubeObject>;
-  readonly vms: Iterable<KubeObject>;
-}
-
-/** The cluster as it was, change by change. */
-function createPast() {
-  const tables: Record<string, Map<string, KubeObject>> = {
-    virtualmachinepools: new Map(),
-    virtualmachines: new Map(),
-  };
-  return {
-    get pools() {
-      return tables["virtualmachinepools"]?.values() ?? [];
-    },
-    get vms() {
-      return tables["virtualmachines"]?.values() ?? [];
-    },
-    apply({ kind, before, after }: Change) {
-      const table = tables[kind.plural];
-      if (after !== undefined) table?.set(after.metadata.uid, after);
-      else if (before !== undefined) table?.delete(before.metadata.uid);
-    },
-  };
-}
-
-function stateOf(sequence: number, { uid, name }: { uid: string; name: string }, { pools, vms }: Snapshot): State {
-  const pool = [...pools].find(({ metadata }) => metadata.uid === uid);
-  const controlled = [...vms].filter((vm) => controllerOf(vm) === uid);
-  const members = controlled.filter((vm) => vm.metadata.labels?.["pool"] === selectorOf(name)["pool"]);
-  const spec = pool === undefined ? {} : recordAt(pool, "spec");
-  const phase = pool === undefined ? "gone" : isTerminating(pool) ? "leaving" : isBroken(spec) ? "illegal" : "legal";
-  const scales = phase === "legal" && spec["paused"] !== true;
-  const { replicas } = spec;
-  return {
-    sequence,
-    phase,
-    replicas: scales ? (typeof replicas === "number" ? replicas : 1) : undefined,
-    scalesIn: spec["scaleInStrategy"] === undefined,
-    controlled: new Set(controlled.map(({ metadata }) => metadata.uid)),
-    members: new Set(members.map(({ metadata }) => metadata.uid)),
-    live: members.filter((vm) => !isTerminating(vm)).length,
-  };
-}
-
-function controllerOf(object: KubeObject): string | undefined {
-  return ownersOf(object).find(({ controller }) => controller === true)?.uid;
-}
-
 function describe({ actor, kind, before, after, sequence }: Change): string {
   const verb = before === undefined ? "creates" : after === undefined ? "ends" : "changes";
   return `change ${sequence}: ${actor} ${verb} ${kind.kind} ${(after ?? before)?.metadata.name}`;
-}
-
-interface Case {
-  readonly invocation: Invocation;
-  readonly history: ReadonlyMap<string, readonly State[]>;
-  /** Name of a pool by its UID. */
-  readonly names: ReadonlyMap<string, string>;
-  readonly journal: readonly Change[];
 }
 
 /** Undefined when the change is allowed. */
@@ -157,6 +81,10 @@ function judgeChange(change: Change, facts: Case): string | undefined {
       return judgePool(change, facts);
     case "virtualmachines":
       return judgeVm(change, facts);
+    case "virtualmachineinstances":
+      return judgeInstance(change, facts);
+    case "datavolumes":
+      return judgeDisk(change, facts);
     default:
       return "invariant 1: an object that is none of ours";
   }
@@ -181,8 +109,9 @@ function withoutVersion(object: KubeObject): unknown {
 
 function judgeRevision(change: Change, facts: Case): string | undefined {
   const uid = controllerOf(change.after ?? change.before ?? NOBODY);
-  const isChanged = change.before !== undefined && change.after !== undefined;
-  if (isChanged || uid === undefined || !facts.names.has(uid)) return "invariant 1: a revision that is not the pool's";
+  if (uid === undefined || !facts.history.names.has(uid)) return "invariant 1: a revision that is not the pool's";
+  if (change.after === undefined) return judgePrune(change, facts, uid);
+  if (change.before !== undefined) return "invariant 1: a revision is changed";
   const isWanted = windowOf(change, facts, uid).some(({ replicas }) => replicas !== undefined);
   return isWanted ? undefined : "invariants 5, 7: a revision for a pool that is paused, illegal, leaving or unread";
 }
@@ -199,13 +128,15 @@ function judgePool(change: Change, facts: Case): string | undefined {
   if (after === undefined) return isTerminating(before) ? undefined : "invariant 1: a pool is deleted";
   if (!frees && !hasPhase("legal", "leaving")) return "invariant 7: an illegal pool is written";
   return isSame(freeParts(before), freeParts(after))
-    ? undefined
+    ? judgeRollout(change, facts)
     : "invariant 1: more of the pool is changed than claim and finalizer";
 }
 
+const MARKS: readonly string[] = [CLAIM_ANNOTATION, REVOKED_ANNOTATION, GUARDED_ANNOTATION];
+
 function freeParts({ metadata, ...rest }: KubeObject): unknown {
   const { annotations = {}, resourceVersion: _version, finalizers = [], ...others } = metadata;
-  const kept = Object.entries(annotations).filter(([key]) => key !== CLAIM_ANNOTATION && key !== REVOKED_ANNOTATION);
+  const kept = Object.entries(annotations).filter(([key]) => !MARKS.includes(key));
   return {
     ...rest,
     ...others,
@@ -217,14 +148,32 @@ function freeParts({ metadata, ...rest }: KubeObject): unknown {
 function judgeVm(change: Change, facts: Case): string | undefined {
   const { before, after } = change;
   if (before === undefined) return judgeCreate(change, facts, controllerOf(after ?? NOBODY) ?? "");
-  const owner = [...facts.names.keys()].find((uid) =>
-    windowOf(change, facts, uid).some(({ controlled }) => controlled.has(before.metadata.uid)),
-  );
+  const machine = before.metadata.uid;
+  const owner = ownerIn(change, facts, machine);
   if (!isTerminating(before) && (after === undefined || isTerminating(after)))
     return owner === undefined
       ? "invariant 1: a machine is deleted that is not the pool's"
       : judgeDelete(change, facts, owner);
+  if (owner !== undefined && after !== undefined) {
+    if (!isSame(requestsOf(before), requestsOf(after)) && isSame(withoutRequests(before), withoutRequests(after)))
+      return judgeRequests(change, facts, { owner, machine });
+    const isMoved = !isSame(withoutTemplate(before, false), withoutTemplate(after, false));
+    if (isMoved && isSame(withoutTemplate(before, true), withoutTemplate(after, true)))
+      return judgeMove(change, facts, { owner, machine });
+  }
   return judgeUpkeep(change, facts, owner);
+}
+
+function withoutRequests(object: KubeObject): unknown {
+  const { stateChangeRequests: _requests, ...status } = recordAt(object, "status");
+  return withoutVersion({ ...object, status });
+}
+
+/** With `bare` also without what a move may change. */
+function withoutTemplate({ metadata, spec, ...rest }: KubeObject, bare: boolean): unknown {
+  const { labels, annotations, resourceVersion: _version, generation: _generation, ...others } = metadata;
+  const own = Object.entries(annotations ?? {}).filter(([key]) => !MARKS.includes(key));
+  return { ...rest, ...others, ...(bare ? {} : { spec, labels, annotations: Object.fromEntries(own) }) };
 }
 
 /** What a machine may lose but by deletion: our finalizer, our owner reference; and what a revocation changes. */
@@ -245,7 +194,7 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   const has = (object: KubeObject) => finalizersOf(object).includes(POOL_FINALIZER);
   const isReleased = ownersOf(left).length < ownersOf(before).length;
   const isLegal = states.some(({ phase }) => phase === "legal");
-  const wasRelabelled = isLegal && states.some(({ controlled, members }) => controlled.has(uid) && !members.has(uid));
+  const wasRelabelled = isLegal && states.some(({ machines }) => machines.get(uid)?.isMember === false);
   if (isReleased && !wasRelabelled) return "invariant 1: a machine is released whose labels match";
   if (has(before) && !has(left)) {
     const isDue = isTerminating(before) ? states.some(isServed) : states.some(({ phase }) => phase === "leaving");
@@ -264,8 +213,9 @@ function isServed({ phase }: State): boolean {
 
 /** Whether no pool controls the machine, and it points to one that the pass has read. */
 function isDetached(change: Change, facts: Case): boolean {
-  if (facts.names.has(controllerOf(change.before ?? NOBODY) ?? "")) return false;
-  return [...facts.names].some(([uid, name]) => {
+  const { names } = facts.history;
+  if (names.has(controllerOf(change.before ?? NOBODY) ?? "")) return false;
+  return [...names].some(([uid, name]) => {
     if (!windowOf(change, facts, uid).some(isServed)) return false;
     return pointsTo(change.before ?? NOBODY, name);
   });
@@ -279,16 +229,12 @@ function pointsTo({ metadata }: KubeObject, poolName: string): boolean {
   return isNamedLike(metadata.name) && metadata.labels?.["pool"] === selectorOf(poolName)["pool"];
 }
 
-/** The states of the pool in force from the pass's first read of it to just before the change. */
-function windowOf({ sequence }: Change, { invocation, history, names }: Case, uid: string): readonly State[] {
-  const from = invocation.firstReads.get(`namespaces/${NAMESPACE}/virtualmachinepools/${names.get(uid)}`);
-  if (from === undefined) return [];
-  const states = history.get(uid) ?? [];
-  return states.filter((state, index) => state.sequence < sequence && (states[index + 1]?.sequence ?? sequence) > from);
-}
-
-/** Our own creates and deletes after a state always count, by whichever pass. */
-function ownSince({ journal, names }: Case, uid: string, { from, to }: { from: number; to: number }) {
+/** Our own creates and deletes after a state always count, by whichever pass, but for replacements. */
+function ownSince(
+  { journal, replaced, history: { names } }: Case,
+  uid: string,
+  { from, to }: { from: number; to: number },
+) {
   let created = 0;
   let deleted = 0;
   for (const { actor, kind, before, after, sequence } of journal.slice(from, to - 1)) {
@@ -296,25 +242,20 @@ function ownSince({ journal, names }: Case, uid: string, { from, to }: { from: n
       continue;
     if (before === undefined && after !== undefined && controllerOf(after) === uid) created += 1;
     const ends = before !== undefined && !isTerminating(before) && (after === undefined || isTerminating(after));
-    if (ends && controllerOf(before) === uid) deleted += 1;
+    if (ends && controllerOf(before) === uid && !replaced.has(before.metadata.uid)) deleted += 1;
   }
   return { created, deleted };
-}
-
-/** Whether some state's membership allows it under a spec of that state or of an earlier one in the window. */
-function isAllowed(states: readonly State[], allows: (state: State, spec: State) => boolean): boolean {
-  return states.some((state, index) => states.slice(0, index + 1).some((spec) => allows(state, spec)));
 }
 
 function judgeCreate(change: Change, facts: Case, uid: string): string | undefined {
   const states = windowOf(change, facts, uid);
   if (states.every(({ replicas }) => replicas === undefined))
     return "invariants 3, 5, 7: a machine is created for a pool that is paused, illegal, leaving or unread";
-  const shape = judgeShape(change.after ?? NOBODY, facts.names.get(uid) ?? "");
+  const shape = judgeShape(change.after ?? NOBODY, facts.history.names.get(uid) ?? "");
   if (shape !== undefined) return shape;
-  const allowed = isAllowed(states, ({ sequence, controlled }, { replicas }) => {
+  const allowed = isAllowed(states, ({ sequence, machines }, { replicas }) => {
     const { created } = ownSince(facts, uid, { from: Math.max(sequence, 0), to: change.sequence });
-    return replicas !== undefined && controlled.size + created < replicas;
+    return replicas !== undefined && machines.size + created < replicas;
   });
   return allowed ? undefined : "invariant 3: a machine is created beyond the shortage";
 }
@@ -333,14 +274,25 @@ function judgeShape(vm: KubeObject, poolName: string): string | undefined {
 function judgeDelete(change: Change, facts: Case, uid: string): string | undefined {
   const states = windowOf(change, facts, uid);
   const { uid: machine } = (change.before ?? NOBODY).metadata;
-  if (!states.some(({ members }) => members.has(machine))) return "invariant 1: a machine is deleted whose labels left";
+  // A pool on its way out takes along the machines whose disks it keeps: the collector would come too late for them.
+  if (states.some(({ phase, keeps, machines }) => phase === "leaving" && keeps && machines.has(machine)))
+    return undefined;
+  if (!states.some(({ machines }) => machines.get(machine)?.isMember === true))
+    return "invariant 1: a machine is deleted whose labels left";
+  const replacement = judgeReplacement(change, facts, { owner: uid, machine });
+  if (replacement === undefined) {
+    facts.replaced.add(machine);
+    return undefined;
+  }
   const scaling = states.filter(({ replicas, scalesIn }) => replicas !== undefined && scalesIn);
-  if (scaling.length === 0) return "invariants 2, 5, 7: a machine is deleted though its pool forbids it";
-  const allowed = isAllowed(states, ({ sequence, live }, { replicas, scalesIn }) => {
+  if (scaling.length === 0)
+    return `invariants 2, 5, 7: a machine is deleted though its pool forbids it; ${replacement}`;
+  const allowed = isAllowed(states, ({ sequence, live, machines }, { replicas, scalesIn, scalesInTier }) => {
     const { created, deleted } = ownSince(facts, uid, { from: sequence, to: change.sequence });
-    return replicas !== undefined && scalesIn && live + created - deleted > replicas;
+    const isChosen = scalesInTier === undefined || machines.get(machine)?.tier === scalesInTier;
+    return replicas !== undefined && scalesIn && isChosen && live + created - deleted > replicas;
   });
-  return allowed ? undefined : "invariant 2: a machine is deleted beyond the surplus";
+  return allowed ? undefined : `invariant 2: a machine is deleted beyond the surplus; ${replacement}`;
 }
 
 /** What is not as it should be when everything has come to rest; empty when the cluster matches. */
@@ -365,10 +317,17 @@ export function mismatches(cluster: MemoryCluster): readonly string[] {
   const unmade = vms
     .filter((vm) => pools.some((pool) => pool.metadata.uid === controllerOf(vm)) && !hasRevision(vm))
     .map(({ metadata }) => `${metadata.name} names a revision that its pool does not have`);
-  return [...leaving, ...left, ...unmade, ...pools.flatMap((pool) => poolMismatches(pool, vms))];
+  return [...leaving, ...left, ...unmade, ...pools.flatMap((pool) => poolMismatches(pool, { vms, cluster }))];
 }
 
-function poolMismatches(pool: KubeObject, vms: readonly KubeObject[]): string[] {
+const UNSETTLED = ["create", "delete", "restart", "waitUntil"] as const;
+
+interface Everything {
+  readonly vms: readonly KubeObject[];
+  readonly cluster: MemoryCluster;
+}
+
+function poolMismatches(pool: KubeObject, { vms, cluster }: Everything): string[] {
   const { name, uid } = pool.metadata;
   const spec = recordAt(pool, "spec");
   const status = recordAt(pool, "status");
@@ -388,15 +347,63 @@ function poolMismatches(pool: KubeObject, vms: readonly KubeObject[]): string[] 
   expect("status.labelSelector", status["labelSelector"], `pool=${selectorOf(name)["pool"]}`);
   const claim = claimOf(pool);
   expect("the claim's generation", claim["generation"], pool.metadata.generation);
-  expect("what is claimed", [claim["create"], claim["delete"], claim["waitUntil"]], [undefined, undefined, undefined]);
+  expect(
+    "what is claimed",
+    UNSETTLED.filter((field) => claim[field] !== undefined),
+    [],
+  );
+  wrong.push(...rolloutMismatches(pool, { members, cluster }));
   expect("conditions", shown, spec["paused"] === true ? ["ReplicaPaused"] : []);
   return wrong;
 }
 
-/** As it stands on the pool, whatever it says. */
-function claimOf(pool: KubeObject): Readonly<Record<string, unknown>> {
-  const claim: unknown = parseJson(pool.metadata.annotations?.[CLAIM_ANNOTATION] ?? "{}");
-  return isRecord(claim) ? claim : {};
+/** What of the machines and instances is not what the template makes; nothing where nobody is to see to it. */
+function rolloutMismatches(
+  pool: KubeObject,
+  { members, cluster }: { readonly members: readonly KubeObject[]; readonly cluster: MemoryCluster },
+): string[] {
+  const spec = recordAt(pool, "spec");
+  const strategies = recordAt(spec, "updateStrategy");
+  if (spec["paused"] === true || isRecord(strategies["unmanaged"]) || members.length === 0) return [];
+  const isProactive = !isRecord(strategies["opportunistic"]);
+  const template = recordAt(spec, "virtualMachineTemplate");
+  const made = recordAt(recordAt(template, "spec"), "template");
+  const disks = (vm: KubeObject) => sizesOf(recordAt(vm, "spec"));
+  const held = members.filter((vm) => !isProactive && !isSame(disks(vm), sizesOf(recordAt(template, "spec"))));
+  const wrong: string[] = [];
+  for (const vm of members.filter((one) => !held.includes(one))) {
+    const { name, uid } = vm.metadata;
+    const own = recordAt(recordAt(vm, "spec"), "template");
+    if (!isSame(disks(vm), sizesOf(recordAt(template, "spec")))) wrong.push(`${name} has other disks`);
+    if (!isGuestOf(own, made)) wrong.push(`${name} has another template`);
+    const { edited } = vm.metadata.annotations ?? {};
+    if (edited !== recordAt(recordAt(template, "metadata"), "annotations")["edited"])
+      wrong.push(`${name} is of an older edit`);
+    const instance = objects(cluster, "virtualmachineinstances").find((one) => controllerOf(one) === uid);
+    if (!isProactive || instance === undefined || isFinal(instance)) continue;
+    const { labels } = instance.metadata;
+    if (!isGuestOf({ metadata: { labels }, spec: instance["spec"] }, made)) wrong.push(`${name} runs another template`);
+    if (labels?.[REVISION_LABEL] !== vm.metadata.labels?.[REVISION_LABEL]) wrong.push(`${name} runs another revision`);
+  }
+  const rollout = recordAt(claimOf(pool), "rollout");
+  const isRecorded = isProactive ? rollout["instances"] === true : rollout["template"] !== undefined;
+  if (held.length === 0 && !isRecorded)
+    wrong.push(`${pool.metadata.name}: the claim does not say that it is rolled out`);
+  return wrong;
+}
+
+/** What tells the templates of the users' edits apart. */
+function isGuestOf(own: Readonly<Record<string, unknown>>, template: Readonly<Record<string, unknown>>): boolean {
+  const [one, other] = [own, template].map((entry) => [
+    recordAt(entry, "spec")["terminationGracePeriodSeconds"],
+    recordAt(recordAt(entry, "metadata"), "labels")["tier"],
+  ]);
+  return isSame(one, other);
+}
+
+function sizesOf(spec: Readonly<Record<string, unknown>>): readonly unknown[] {
+  const { dataVolumeTemplates } = spec;
+  return Array.isArray(dataVolumeTemplates) ? dataVolumeTemplates.filter(isRecord).map((entry) => entry["spec"]) : [];
 }
 
 /** A call that may still take effect, whether or not anybody waits for its answer. */
@@ -409,14 +416,18 @@ type UnderWay = Pick<PendingCall, "request">;
 export function judgeClaims(cluster: MemoryCluster, calls: readonly UnderWay[], now: number): string | undefined {
   for (const { request } of calls) {
     const { method, path, body } = request;
-    if (!path.includes("/virtualmachines")) continue;
-    const uncovered =
-      method === "POST"
-        ? isUncoveredCreate(cluster, body, now)
-        : method === "DELETE" && isUncoveredDelete(cluster, { path, body }, now);
+    const uncovered = path.includes("/virtualmachineinstances")
+      ? method === "DELETE" && isUncoveredRestart(cluster, { path, body }, now)
+      : path.includes("/virtualmachines") && isUncovered(cluster, request, now);
     if (uncovered) return `claim: ${method} ${path} may still take effect but is not claimed any more`;
   }
   return undefined;
+}
+
+function isUncovered(cluster: MemoryCluster, { method, path, body }: UnderWay["request"], now: number): boolean {
+  if (method === "POST") return isUncoveredCreate(cluster, body, now);
+  if (method === "DELETE") return isUncoveredDelete(cluster, { path, body }, now);
+  return method === "PATCH" && path.includes("/status") && isUncoveredRequest(cluster, { path, body }, now);
 }
 
 function isUncoveredCreate(cluster: MemoryCluster, body: unknown, now: number): boolean {
@@ -435,21 +446,54 @@ function isUncoveredCreate(cluster: MemoryCluster, body: unknown, now: number): 
   });
 }
 
-function isUncoveredDelete(
+interface Guarded {
+  readonly path: string;
+  readonly body: unknown;
+}
+
+/** Whether the call would still find what it was decided on. */
+function hits(object: KubeObject | undefined, said: Readonly<Record<string, unknown>>): object is KubeObject {
+  const misses = (given: unknown, is: string | undefined) => given !== undefined && given !== is;
+  if (object === undefined || isTerminating(object)) return false;
+  return !misses(said["uid"], object.metadata.uid) && !misses(said["resourceVersion"], object.metadata.resourceVersion);
+}
+
+function isClaimed(
   cluster: MemoryCluster,
-  { path, body }: { path: string; body: unknown },
-  now: number,
-): boolean {
+  vm: KubeObject | undefined,
+  item: { field: string; uid: string; now: number },
+) {
+  const pool = objects(cluster, "virtualmachinepools").find(({ metadata }) => vm && metadata.uid === controllerOf(vm));
+  // What a pool on its way out does to its machines needs no claim.
+  if (pool === undefined || isTerminating(pool) || coversAll(claimOf(pool), item.now)) return true;
+  const items = String(claimOf(pool)[item.field] ?? "").split(" ");
+  return items.some((text) => text.split(":")[1] === item.uid.slice(0, 8));
+}
+
+function isUncoveredRestart(cluster: MemoryCluster, { path, body }: Guarded, now: number): boolean {
+  const name = /\/virtualmachineinstances\/([^/?]+)/.exec(path)?.[1];
+  const instance = objects(cluster, "virtualmachineinstances").find(({ metadata }) => metadata.name === name);
+  if (!hits(instance, isRecord(body) ? recordAt(body, "preconditions") : {})) return false;
+  const vm = objects(cluster, "virtualmachines").find(({ metadata }) => metadata.uid === controllerOf(instance));
+  return !isClaimed(cluster, vm, { field: "restart", uid: instance.metadata.uid, now });
+}
+
+/** A stop that is meant for an instance that is gone does nothing. */
+function isUncoveredRequest(cluster: MemoryCluster, { path, body }: Guarded, now: number): boolean {
+  const name = /\/virtualmachines\/([^/?]+)/.exec(path)?.[1];
+  const vm = objects(cluster, "virtualmachines").find(({ metadata }) => metadata.name === name);
+  if (!isRecord(body) || !hits(vm, recordAt(body, "metadata"))) return false;
+  const [stop] = requestsOf({ ...vm, status: body["status"] });
+  const instance = objects(cluster, "virtualmachineinstances").find(({ metadata }) => metadata.uid === stop?.uid);
+  if (instance === undefined || isTerminating(instance)) return false;
+  return !isClaimed(cluster, vm, { field: "restart", uid: instance.metadata.uid, now });
+}
+
+function isUncoveredDelete(cluster: MemoryCluster, { path, body }: Guarded, now: number): boolean {
   const name = /\/virtualmachines\/([^/?]+)/.exec(path)?.[1];
   const vm = objects(cluster, "virtualmachines").find((entry) => entry.metadata.name === name);
-  const { uid, resourceVersion } = isRecord(body) ? recordAt(body, "preconditions") : {};
-  const misses = (given: unknown, is: string | undefined) => given !== undefined && given !== is;
-  if (vm === undefined || isTerminating(vm)) return false;
-  if (misses(uid, vm.metadata.uid) || misses(resourceVersion, vm.metadata.resourceVersion)) return false;
-  const pool = objects(cluster, "virtualmachinepools").find((entry) => entry.metadata.uid === controllerOf(vm));
-  if (pool === undefined || coversAll(claimOf(pool), now)) return false;
-  const items = String(claimOf(pool)["delete"] ?? "").split(" ");
-  return !items.some((item) => item.split(":")[1] === vm.metadata.uid.slice(0, 8));
+  if (!hits(vm, isRecord(body) ? recordAt(body, "preconditions") : {})) return false;
+  return !isClaimed(cluster, vm, { field: "delete", uid: vm.metadata.uid, now });
 }
 
 function coversAll(claim: Readonly<Record<string, unknown>>, now: number): boolean {

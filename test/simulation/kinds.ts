@@ -1,4 +1,4 @@
-/** The kinds that the in-memory cluster serves: the CRDs of the local control plane, and the two built-in kinds that a pass writes. */
+/** The kinds that the in-memory cluster serves: the CRDs of the local control plane, and the built-in kinds that a pass reads or writes. */
 import { readdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
@@ -26,6 +26,8 @@ export interface Kind {
   readonly isCollected: boolean;
   /** Names need not be those of DNS. */
   readonly freeNames: boolean;
+  /** Its objects are in no namespace; they can only be read here. */
+  readonly isClusterScoped: boolean;
   /** The fields that the kind has, as it stores them; apiVersion, kind and metadata left alone. */
   prune(object: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>>;
   /** What is wrong with the object, its metadata left aside; `previous` is what an update replaces. */
@@ -54,7 +56,13 @@ const crdSchema = z.object({
 export async function loadKinds(): Promise<readonly Kind[]> {
   const files = (await readdir(CRDS)).sort();
   const manifests = await Promise.all(files.map((file) => readManifests(`${CRDS}${file}`)));
-  return [...manifests.flat().map((manifest) => customKind(crdSchema.parse(manifest))), REVISIONS, EVENTS];
+  return [
+    ...manifests.flat().map((manifest) => customKind(crdSchema.parse(manifest))),
+    REVISIONS,
+    EVENTS,
+    CLAIMS,
+    NAMESPACES,
+  ];
 }
 
 function customKind({ spec }: z.output<typeof crdSchema>): Kind {
@@ -71,6 +79,7 @@ function customKind({ spec }: z.output<typeof crdSchema>): Kind {
     hasScale,
     unconditionalUpdate: false,
     freeNames: false,
+    isClusterScoped: false,
     isCollected: true,
     prune: (object) => pruneCustom(object, schema),
     check: (object) => [...check({ ...object, metadata: {} }, schema, ""), ...(hasScale ? checkScale(object) : [])],
@@ -99,7 +108,13 @@ function checkScale({ spec }: KubeObject): Cause[] {
   return [{ reason: "FieldValueInvalid", field: ".spec.replicas", message: `should be at most ${INT32_MAX}` }];
 }
 
-const BUILTIN = { isCustom: false, hasStatus: false, hasScale: false, unconditionalUpdate: true } as const;
+const BUILTIN = {
+  isCustom: false,
+  hasStatus: false,
+  hasScale: false,
+  unconditionalUpdate: true,
+  isClusterScoped: false,
+} as const;
 
 const REVISIONS: Kind = {
   ...BUILTIN,
@@ -154,6 +169,33 @@ const EVENTS: Kind = {
     if (namespace === metadata.namespace) return [];
     return [{ reason: "FieldValueInvalid", field, message: "does not match event.namespace" }];
   },
+};
+
+const CLAIMS: Kind = {
+  ...BUILTIN,
+  freeNames: false,
+  isCollected: true,
+  group: "",
+  versions: ["v1"],
+  plural: "persistentvolumeclaims",
+  kind: "PersistentVolumeClaim",
+  listKind: "PersistentVolumeClaimList",
+  prune: (object) => only(object, ["spec", "status"]),
+  check: checkFinalizers,
+};
+
+const NAMESPACES: Kind = {
+  ...BUILTIN,
+  isClusterScoped: true,
+  freeNames: false,
+  isCollected: true,
+  group: "",
+  versions: ["v1"],
+  plural: "namespaces",
+  kind: "Namespace",
+  listKind: "NamespaceList",
+  prune: (object) => only(object, []),
+  check: checkFinalizers,
 };
 
 function only(object: Readonly<Record<string, unknown>>, fields: readonly string[]): Record<string, unknown> {

@@ -7,7 +7,7 @@ import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./cover
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
 import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
-import { crashSteps, kubevirtSteps, reportSteps } from "./kubevirt.ts";
+import { crashSteps, endSteps, kubevirtSteps, recoverAll, reportSteps } from "./kubevirt.ts";
 import { ownersOf } from "./objects.ts";
 import { createRandom, type Random, seedOf } from "./random.ts";
 import { shrink } from "./shrink.ts";
@@ -18,6 +18,7 @@ import {
   makeUsersReasonable,
   NAMESPACE,
   POOL_NAMES,
+  startStopped,
   type UserMood,
   userStep,
 } from "./users.ts";
@@ -95,12 +96,13 @@ function startRun(seed: number, kinds: readonly Kind[]): Run {
   };
   const world = createWorld({ seed, kinds, onPass, onAnswer: (answered) => see(coverage, sightOfAnswer(answered)) });
   world.cluster.addNamespace(NAMESPACE);
-  createPool(world.cluster, POOL_NAMES[0], random.int(5));
+  const mood = drawMood(random);
+  createPool(world.cluster, POOL_NAMES[0], { ...mood.users.form, replicas: random.int(5) });
   const judge = createJudge(world.cluster, (actor) => world.started.get(actor));
   return {
     world,
     judge,
-    mood: drawMood(random),
+    mood,
     faults,
     coverage,
     trace: [],
@@ -283,7 +285,7 @@ function drawMood(random: Random): Mood {
     patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
     haste: random.pick([0.5, 0.9]) ?? 0.9,
     startsAtRest: random.chance(0.7),
-    users: drawUserMood(random, isDuel),
+    users: drawUserMood(random, random.chance(0.35) ? "rollingOut" : isDuel ? "scaling" : "anything"),
   };
 }
 
@@ -346,7 +348,7 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "garbage":
       return takeAny(garbageSteps(cluster), random);
     case "crash": {
-      const label = takeAny(crashSteps(cluster), random);
+      const label = takeAny(random.chance(0.85) ? crashSteps(cluster) : endSteps(cluster), random);
       // Often told at once: a machine's rank changes with it.
       if (label !== undefined && random.chance(0.7)) takeAny(reportSteps(cluster), random);
       return label;
@@ -623,6 +625,8 @@ async function goOn(run: Run, random: Random): Promise<number> {
     if (hasChanged) {
       lookedAt = store.version;
       kubevirtSteps(world.cluster)[0]?.take();
+      recoverAll(world.cluster);
+      startStopped(world.cluster);
       collectGarbage(world.cluster);
     }
     const [fact] = world.facts.splice(0, 1);

@@ -3,6 +3,7 @@ import { isRecord } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
 import type { MemoryCluster } from "./cluster.ts";
 import type { Step } from "./garbage.ts";
+import { isFinal, recoverAll, requestsOf, runStrategyOf, switchedOn } from "./kubevirt.ts";
 import { isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import type { Random } from "./random.ts";
 
@@ -14,14 +15,43 @@ const ACTOR = "user";
 const MERGE = "application/merge-patch+json";
 const POOLS = `/apis/pool.kubevirt.io/v1beta1/namespaces/${NAMESPACE}/virtualmachinepools`;
 const VMS = `/apis/kubevirt.io/v1/namespaces/${NAMESPACE}/virtualmachines`;
+const INSTANCES = `/apis/kubevirt.io/v1/namespaces/${NAMESPACE}/virtualmachineinstances`;
 
 /** The label that makes a machine one of the pool's; both pools have their own. */
 export function selectorOf(poolName: string): Readonly<Record<string, string>> {
   return { pool: poolName };
 }
 
-export function createPool(cluster: MemoryCluster, name: string, replicas: number): void {
+/** What the pools of a run are made as. */
+export interface PoolForm {
+  /** How the machines run, in the words of their spec. */
+  readonly run: object;
+  readonly hasDisks: boolean;
+  /** The strategies and the budget from the start. */
+  readonly rules: object;
+}
+
+export function drawPoolForm(random: Random): PoolForm {
+  const hasRules = random.chance(0.6);
+  return {
+    run: random.pick([{ running: true }, { running: true }, { runStrategy: "Always" }, ...OTHER_RUNS]) ?? {},
+    hasDisks: random.chance(0.35),
+    rules: hasRules
+      ? {
+          maxUnavailable: random.pick(BUDGETS) ?? null,
+          updateStrategy: random.pick(UPDATE_STRATEGIES) ?? null,
+          scaleInStrategy: random.pick(KEEPING) ?? null,
+        }
+      : {},
+  };
+}
+
+const OTHER_RUNS = [{ runStrategy: "Manual" }, { runStrategy: "RerunOnFailure" }] as const;
+
+export function createPool(cluster: MemoryCluster, name: string, form: PoolForm & { readonly replicas: number }): void {
   const labels = selectorOf(name);
+  const { replicas, run, hasDisks, rules } = form;
+  const disks = hasDisks ? { dataVolumeTemplates: disksOf("1Gi") } : {};
   const body = {
     apiVersion: "pool.kubevirt.io/v1beta1",
     kind: "VirtualMachinePool",
@@ -29,12 +59,48 @@ export function createPool(cluster: MemoryCluster, name: string, replicas: numbe
     spec: {
       replicas,
       selector: { matchLabels: labels },
-      virtualMachineTemplate: { metadata: { labels }, spec: { running: true, template: { metadata: { labels } } } },
-      updateStrategy: { unmanaged: {} },
+      virtualMachineTemplate: {
+        metadata: { labels },
+        spec: { ...run, ...disks, template: { metadata: { labels }, spec: { terminationGracePeriodSeconds: 0 } } },
+      },
+      ...rules,
     },
   };
   cluster.answer({ method: "POST", path: POOLS, body }, ACTOR);
 }
+
+function disksOf(storage: string): readonly object[] {
+  return [{ metadata: { name: "disk" }, spec: { storage: { resources: { requests: { storage } } } } }];
+}
+
+/** In a merge patch each takes the place of the others. */
+const ONE_OF = { unmanaged: null, opportunistic: null, proactive: null } as const;
+const TIER = { matchLabels: { tier: "a" } } as const;
+const SORTS = ["AscendingOrder", "DescendingOrder", "Newest", "Oldest", "Random"] as const;
+const BUDGETS = [null, 1, 1, 2, "25%", "50%", "100%"] as const;
+const UPDATE_STRATEGIES = [
+  null,
+  { ...ONE_OF, proactive: {} },
+  ...SORTS.map((sortPolicy) => ({ ...ONE_OF, proactive: { selectionPolicy: { sortPolicy } } })),
+  { ...ONE_OF, proactive: { selectionPolicy: { sortPolicy: null, selectors: { labelSelector: TIER } } } },
+  { ...ONE_OF, opportunistic: {} },
+  { ...ONE_OF, opportunistic: {} },
+  { ...ONE_OF, unmanaged: {} },
+] as const;
+const KEEPING = [null, null, { ...ONE_OF, proactive: { statePreservation: "Offline" } }] as const;
+const SCALE_IN_STRATEGIES = [
+  null,
+  ...SORTS.map((sortPolicy) => ({ ...ONE_OF, proactive: { selectionPolicy: { sortPolicy } } })),
+  { ...ONE_OF, proactive: { selectionPolicy: { selectors: { labelSelector: TIER } } } },
+  { ...ONE_OF, opportunistic: { statePreservation: null } },
+] as const;
+const PRESERVATIONS = [
+  { ...ONE_OF, proactive: { statePreservation: "Offline" } },
+  { ...ONE_OF, proactive: { statePreservation: "Online" } },
+  { ...ONE_OF, opportunistic: { statePreservation: "Offline" } },
+  { ...ONE_OF, proactive: { statePreservation: "Disabled" } },
+  null,
+] as const;
 
 /** What the users of a run do besides scaling: some of the acts, and those more often. */
 export interface UserMood {
@@ -44,12 +110,20 @@ export interface UserMood {
   readonly scaling: number;
   readonly otherPool: number;
   readonly vmShare: number;
+  readonly form: PoolForm;
 }
 
 const POOL_ACTS = [
   "pause",
   "resume",
   "edit",
+  "editGuest",
+  "editTier",
+  "editDisks",
+  "updateStrategy",
+  "budget",
+  "scaleInStrategy",
+  "preserve",
   "break",
   "repair",
   "takeClaim",
@@ -58,17 +132,36 @@ const POOL_ACTS = [
   "delete",
 ] as const;
 type PoolAct = (typeof POOL_ACTS)[number];
-const VM_ACTS = ["detach", "relabel", "labelBack", "occupy", "free", "delete"] as const;
+const ROLL_OUT_ACTS = ["edit", "editGuest", "editTier", "editDisks", "updateStrategy", "budget"] as const;
+const VM_ACTS = [
+  ...(["detach", "relabel", "labelBack", "occupy", "free", "delete"] as const),
+  ...(["restart", "stop", "start", "askForRestart"] as const),
+] as const;
 type VmAct = (typeof VM_ACTS)[number];
 
-/** With `mostlyScale` they hardly do anything else. */
-export function drawUserMood(random: Random, mostlyScale: boolean): UserMood {
+/** What users busy themselves with: in a roll-out somebody edits the template again and again. */
+export type Business = "scaling" | "rollingOut" | "anything";
+
+export function drawUserMood(random: Random, business: Business): UserMood {
+  const mostlyScale = business === "scaling";
+  if (business === "rollingOut") {
+    const others = [...POOL_ACTS, ...ROLL_OUT_ACTS].filter(() => random.chance(0.25));
+    return {
+      poolActs: [...ROLL_OUT_ACTS.filter(() => random.chance(0.7)), "editGuest", ...others],
+      vmActs: VM_ACTS.filter(() => random.chance(0.4)),
+      scaling: random.pick([0.05, 0.3]) ?? 0,
+      otherPool: 0.02,
+      vmShare: random.pick([0, 0.2, 0.5]) ?? 0,
+      form: drawPoolForm(random),
+    };
+  }
   return {
     poolActs: POOL_ACTS.filter(() => random.chance(0.3)),
     vmActs: VM_ACTS.filter(() => random.chance(0.5)),
     scaling: mostlyScale ? 0.85 : 0.5,
     otherPool: mostlyScale ? 0.02 : 0.2,
     vmShare: random.pick(mostlyScale ? [0, 0.1, 0.4] : [0, 0.15, 0.4]) ?? 0,
+    form: drawPoolForm(random),
   };
 }
 
@@ -78,23 +171,63 @@ export function userStep(cluster: MemoryCluster, random: Random, mood: UserMood)
   const pool = objects(cluster, "virtualmachinepools").find(({ metadata }) => metadata.name === poolName);
   if (pool === undefined) {
     const replicas = random.int(REPLICAS_MAX);
-    return { label: `user creates ${poolName} with ${replicas}`, take: () => createPool(cluster, poolName, replicas) };
+    return {
+      label: `user creates ${poolName} with ${replicas}`,
+      take: () => createPool(cluster, poolName, { ...mood.form, replicas }),
+    };
   }
   const vm = random.pick(objects(cluster, "virtualmachines"));
   const vmAct = vm !== undefined && random.chance(mood.vmShare) ? random.pick(mood.vmActs) : undefined;
   if (vm !== undefined && vmAct !== undefined) return vmStep(vmAct, { cluster, random, pool, vm });
-  const poolAct = random.chance(mood.scaling) ? undefined : random.pick(mood.poolActs);
-  return poolStep(poolAct, { cluster, random, pool });
+  const drawn = random.chance(mood.scaling) ? undefined : random.pick(mood.poolActs);
+  return poolStep(drawn, { cluster, random, pool });
 }
 
-/** Undoes what keeps a pool from working, so that it can come to rest. */
+/**
+ * Undoes what keeps pools from working, so that they can come to rest: pools become legal and take in hand what was left to nobody,
+ * whoever stopped a machine starts it, and what runs gets well.
+ */
 export function makeUsersReasonable(cluster: MemoryCluster, { resume }: { resume: boolean }): void {
   // A pool on its way out goes whatever its spec says.
-  for (const { metadata } of objects(cluster, "virtualmachinepools").filter((pool) => !isTerminating(pool))) {
-    change(cluster, `${POOLS}/${metadata.name}`, {
-      spec: { ...LEGAL_SPEC, ...(resume ? { paused: null } : {}) },
-    });
+  for (const pool of objects(cluster, "virtualmachinepools").filter((one) => !isTerminating(one))) {
+    const path = `${POOLS}/${pool.metadata.name}`;
+    change(cluster, path, { spec: { ...reasonable(recordAt(pool, "spec")), ...(resume ? { paused: null } : {}) } });
   }
+  recoverAll(cluster);
+  startStopped(cluster);
+}
+
+/** A merge patch of the spec. */
+function reasonable(spec: Readonly<Record<string, unknown>>): object {
+  if (isBroken(spec)) return LEGAL_SPEC;
+  const scaleIn = recordAt(spec, "scaleInStrategy");
+  const keeps = PRESERVING.some((name) => recordAt(scaleIn, name)["statePreservation"] === "Offline");
+  const proactive = recordAt(recordAt(spec, "updateStrategy"), "proactive");
+  const updateStrategy = { proactive: { selectionPolicy: { selectors: null } } };
+  return {
+    scaleInStrategy: keeps ? { ...ONE_OF, proactive: { statePreservation: "Offline", selectionPolicy: null } } : null,
+    ...(Object.keys(proactive).length > 0 ? { updateStrategy } : {}),
+  };
+}
+
+const PRESERVING = ["proactive", "opportunistic"] as const;
+
+/** Starts what its run strategy does not start by itself; true when there was something. */
+export function startStopped(cluster: MemoryCluster): boolean {
+  const instances = objects(cluster, "virtualmachineinstances");
+  let started = false;
+  for (const vm of objects(cluster, "virtualmachines")) {
+    const path = `${VMS}/${vm.metadata.name}`;
+    const instance = instances.find(({ metadata }) => metadata.name === vm.metadata.name);
+    const strategy = runStrategyOf(vm);
+    if (isTerminating(vm) || strategy === "Always") continue;
+    if (strategy === "Halted") change(cluster, path, { spec: switchedOn(vm) });
+    else if ((instance === undefined || isFinal(instance)) && requestsOf(vm).length === 0) {
+      change(cluster, `${path}/status`, { status: { stateChangeRequests: [{ action: "Start" }] } });
+    } else continue;
+    started = true;
+  }
+  return started;
 }
 
 export function objects(cluster: MemoryCluster, plural: string): readonly KubeObject[] {
@@ -156,6 +289,26 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
       const annotations = { edited: random.uuid() };
       return step("edits the template of", { spec: { virtualMachineTemplate: { metadata: { annotations } } } });
     }
+    case "editGuest": {
+      const spec = { terminationGracePeriodSeconds: random.int(3) };
+      return step("edits the guests of", { spec: { virtualMachineTemplate: { spec: { template: { spec } } } } });
+    }
+    case "editTier": {
+      const metadata = { labels: { tier: random.pick(["a", "b"]) } };
+      return step("labels the guests of", { spec: { virtualMachineTemplate: { spec: { template: { metadata } } } } });
+    }
+    case "editDisks": {
+      const dataVolumeTemplates = random.pick([disksOf("1Gi"), disksOf("2Gi"), null]);
+      return step("edits the disks of", { spec: { virtualMachineTemplate: { spec: { dataVolumeTemplates } } } });
+    }
+    case "updateStrategy":
+      return step("chooses how to update", { spec: { updateStrategy: random.pick(UPDATE_STRATEGIES) ?? null } });
+    case "budget":
+      return step("sets maxUnavailable of", { spec: { maxUnavailable: random.pick(BUDGETS) ?? null } });
+    case "scaleInStrategy":
+      return step("chooses how to scale in", { spec: { scaleInStrategy: random.pick(SCALE_IN_STRATEGIES) ?? null } });
+    case "preserve":
+      return step("says what is kept of", { spec: { scaleInStrategy: random.pick(PRESERVATIONS) ?? null } });
     case "break":
       return step("breaks", { spec: random.pick(ILLEGAL_SPECS) });
     case "repair":
@@ -165,7 +318,7 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
     case "scribble":
       return step("scribbles on the claim of", { metadata: { annotations: { [CLAIM_ANNOTATION]: "mine" } } });
     case "unmanage":
-      return step("leaves scale-in to nobody for", { spec: { scaleInStrategy: { unmanaged: {} } } });
+      return step("leaves scale-in to nobody for", { spec: { scaleInStrategy: { ...ONE_OF, unmanaged: {} } } });
     case "delete": {
       const propagationPolicy = random.pick(["Background", "Background", "Foreground", "Orphan"]);
       return {
@@ -178,6 +331,7 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
 
 function vmStep(act: VmAct, { cluster, random, vm, pool }: Choice & { readonly vm: KubeObject }): Step {
   const { name } = vm.metadata;
+  const instance = objects(cluster, "virtualmachineinstances").find((entry) => entry.metadata.name === name);
   const path = `${VMS}/${name}`;
   const step = (what: string, body: object): Step => ({
     label: `user ${what} ${name}`,
@@ -206,6 +360,20 @@ function vmStep(act: VmAct, { cluster, random, vm, pool }: Choice & { readonly v
         take: () => void cluster.answer({ method: "POST", path: VMS, body }, ACTOR),
       };
     }
+    case "restart":
+      return {
+        label: `user deletes instance ${name}`,
+        take: () => void cluster.answer({ method: "DELETE", path: `${INSTANCES}/${name}` }, ACTOR),
+      };
+    case "stop":
+      return step("stops", { spec: isSwitched(vm) ? { running: false } : { runStrategy: "Halted" } });
+    case "start":
+      return step("starts", { spec: switchedOn(vm) });
+    case "askForRestart": {
+      const stop = instance === undefined ? [] : [{ action: "Stop", uid: instance.metadata.uid }];
+      const status = { stateChangeRequests: [...stop, { action: "Start" }] };
+      return { label: `user restarts ${name}`, take: () => change(cluster, `${path}/status`, { status }) };
+    }
     case "free": {
       const finalizers = (vm.metadata.finalizers ?? []).filter((finalizer) => finalizer !== POOL_FINALIZER);
       if (isTerminating(vm)) return step("frees", { metadata: { finalizers } });
@@ -219,4 +387,9 @@ function vmStep(act: VmAct, { cluster, random, vm, pool }: Choice & { readonly v
       };
     }
   }
+}
+
+/** Its spec says `running`, not `runStrategy`. */
+function isSwitched(vm: KubeObject): boolean {
+  return typeof recordAt(vm, "spec")["running"] === "boolean";
 }
