@@ -223,7 +223,6 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
     spec,
     claim,
     members: parts.members,
-    owned: existing,
     leaving: down.claimed,
     claimedDeletes: down.revoke,
     target,

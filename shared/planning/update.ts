@@ -24,8 +24,7 @@ export interface UpdateInput {
   readonly claim: Claim | undefined;
   /** Machines of the pool, terminating ones included. */
   readonly members: readonly Vm[];
-  /** Machines that count towards `replicas`, and those that go because there are too many. */
-  readonly owned: number;
+  /** Those of them that go because there are too many. */
   readonly leaving: readonly Vm[];
   /** Deletes of the last claim that scale-in does not want. */
   readonly claimedDeletes: readonly Vm[];
@@ -241,7 +240,7 @@ interface Acting extends UpdateInput {
 }
 
 function act(input: Acting, judged: readonly Judged[]): Update {
-  const { seen, spec, limits, target } = input;
+  const { seen, spec, limits, target, leaving } = input;
   const moves = judged.flatMap(({ vm, step }) =>
     step.kind === "move" ? [moveAction(seen.now, { vm, base: step.base, spec, target })] : [],
   );
@@ -252,7 +251,8 @@ function act(input: Acting, judged: readonly Judged[]): Update {
   );
   const guarded = chooseGuarded(input, judged);
   const reasons = explain(input, judged, guarded.waiting);
-  const isDone = judged.every(({ step }) => step.kind === "none");
+  // One that is to go may yet stay, and was not looked at.
+  const isDone = leaving.length === 0 && judged.every(({ step }) => step.kind === "none");
   const update: Update = {
     ...NOTHING,
     ...guarded,
@@ -326,12 +326,12 @@ function chooseGuarded(input: Acting, judged: readonly Judged[]) {
 }
 
 /** How many available machines may become unavailable now. */
-function budgetOf({ spec, members, owned, leaving, instances }: Acting): number {
+function budgetOf({ spec, members, leaving, instances }: Acting): number {
   const replicas = spec.replicas ?? 1;
   const instanceOf = byMachine(instances);
   const staying = members.filter((vm) => !leaving.includes(vm));
   const unavailable = staying.filter((vm) => !isAvailable(vm, instanceOf.get(vm.uid))).length;
-  const missing = Math.max(0, replicas - (owned - leaving.length));
+  const missing = Math.max(0, replicas - staying.length);
   return resolveMaxUnavailable(spec.maxUnavailable, replicas) - unavailable - missing;
 }
 
@@ -350,8 +350,9 @@ function recordIn(value: unknown): Readonly<Record<string, unknown>> {
   return isRecord(value) ? value : {};
 }
 
+/** One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done. */
 function isAvailable(vm: Vm, instance: Instance | undefined): boolean {
-  return !vm.terminating && instance !== undefined && !instance.terminating && instance.ready;
+  return !vm.terminating && !vm.requested && instance !== undefined && !instance.terminating && instance.ready;
 }
 
 /** Nothing is to be restarted or replaced: what an earlier pass claimed must not land late. */
