@@ -36,7 +36,8 @@ export function chooseRevision(
   const found = [...preferred, ownName, suffixed].find(holds);
   if (found !== undefined) return { kind: "existing", name: found };
   for (const name of [ownName, suffixed]) {
-    if (name.length > LABEL_VALUE_LENGTH_MAX) return { kind: "blocked", why: describeLength(name) };
+    if (name.length > LABEL_VALUE_LENGTH_MAX && name === ownName) return { kind: "blocked", why: describeLength(name) };
+    if (name.length > LABEL_VALUE_LENGTH_MAX) break;
     if (!known.has(name)) return { kind: "unread", names: [name] };
     if (known.get(name) === "absent") return { kind: "missing", name };
   }

@@ -267,7 +267,7 @@ interface Acting extends Finishing {
 }
 
 function act(input: Acting, judged: readonly Judged[]): Update {
-  const { seen, spec, limits, target } = input;
+  const { seen, spec, limits, target, leaving } = input;
   const moves = judged.flatMap(({ vm, step }) =>
     step.kind === "move" ? [moveAction(seen.now, { vm, base: step.base, spec, target })] : [],
   );
@@ -284,6 +284,8 @@ function act(input: Acting, judged: readonly Judged[]): Update {
     actions: [...moves.slice(0, limits.updatesMax), ...labels.slice(0, limits.updatesMax)],
     reasons,
   };
+  // One that is to go may yet stay, and was not looked at.
+  if (leaving.length > 0) return update;
   if (judged.every(({ step }) => step.kind === "none")) return finish(input, update);
   // What holds some of them back may last: revisions that nothing names go all the same.
   const isIdle = judged.every(({ step }) => step.kind === "none" || step.kind === "wait");
@@ -388,8 +390,9 @@ function recordIn(value: unknown): Readonly<Record<string, unknown>> {
   return isRecord(value) ? value : {};
 }
 
+/** One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done. */
 function isAvailable(vm: Vm, instance: Instance | undefined): boolean {
-  return !vm.terminating && instance !== undefined && !instance.terminating && instance.ready;
+  return !vm.terminating && !vm.requested && instance !== undefined && !instance.terminating && instance.ready;
 }
 
 /** Nothing is to be restarted or replaced: what an earlier pass claimed must not land late. */
@@ -434,7 +437,9 @@ function finish(input: Finishing, update: Update): Update {
     ...seen.instances.filter(({ terminating }) => !terminating).map(({ labels }) => labels[REVISION_LABEL]),
   ]);
   const unused = seen.ownRevisions.filter(({ name }) => !named.has(name)).sort(byNameAndUid);
-  if (unused.length > 0) {
+  // While the one in force is not made yet, another may hold its template.
+  const isMade = seen.ownRevisions.some(({ name }) => name === target);
+  if (unused.length > 0 && isMade) {
     // A machine that is still to appear may name one of them.
     const isQuiet = claim === undefined || claim.create.size === 0;
     const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
