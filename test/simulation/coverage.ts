@@ -2,6 +2,7 @@
 import { isRecord } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVOKED_ANNOTATION } from "../../shared/planning/names.ts";
 import { finalizersOf, isTerminating, type KubeObject, ownersOf } from "./objects.ts";
+import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
 import type { Answered } from "./world.ts";
 
@@ -18,6 +19,13 @@ export const SIGHTS = [
   "a detached machine is freed",
   "a pool is let go",
   "a revision is created",
+  "a revision is pruned",
+  "a machine is moved to another template",
+  "an instance is restarted",
+  "a machine is asked to restart",
+  "an instance is labelled",
+  "a disk is guarded",
+  "a disk outlives its machine",
   "a status is written",
   "a status is refused",
   "a name is taken",
@@ -59,7 +67,10 @@ export function describeCoverage(coverage: Coverage): string {
 
 /** What a change of ours is. */
 export function sightOfChange({ kind, before, after }: Change): Sight | undefined {
-  if (kind.plural === "controllerrevisions") return "a revision is created";
+  if (kind.plural === "controllerrevisions")
+    return after === undefined ? "a revision is pruned" : "a revision is created";
+  if (kind.plural === "virtualmachineinstances") return sightOfInstance(before, after);
+  if (kind.plural === "datavolumes") return sightOfDisk(before, after);
   if (kind.plural === "virtualmachinepools") return before === undefined ? undefined : sightOfPool(before, after);
   if (kind.plural !== "virtualmachines") return undefined;
   if (before === undefined) return "a machine is created";
@@ -67,7 +78,23 @@ export function sightOfChange({ kind, before, after }: Change): Sight | undefine
   if (after !== undefined && annotationOf(after, REVOKED_ANNOTATION) !== annotationOf(before, REVOKED_ANNOTATION))
     return "a deletion is revoked";
   if (after !== undefined && ownersOf(after).length < ownersOf(before).length) return "a machine is released";
+  if (after !== undefined && after["spec"] !== before["spec"] && !isSame(after["spec"], before["spec"]))
+    return "a machine is moved to another template";
+  if (after !== undefined && !isSame(after["status"], before["status"])) return "a machine is asked to restart";
+  if (after !== undefined && finalizersOf(after).length === finalizersOf(before).length) return undefined;
   return isTerminating(before) ? "a deleted machine is freed" : "a detached machine is freed";
+}
+
+function sightOfInstance(before: KubeObject | undefined, after: KubeObject | undefined): Sight | undefined {
+  if (after === undefined || isTerminating(after)) return "an instance is restarted";
+  return isSame(before?.metadata.labels, after.metadata.labels) ? undefined : "an instance is labelled";
+}
+
+function sightOfDisk(before: KubeObject | undefined, after: KubeObject | undefined): Sight | undefined {
+  if (before === undefined || after === undefined) return undefined;
+  const [was, is] = [before, after].map((disk) => ownersOf(disk).some(({ controller }) => controller === true));
+  if (was === true && is === false) return "a disk outlives its machine";
+  return ownersOf(after).length > ownersOf(before).length ? "a disk is guarded" : undefined;
 }
 
 function sightOfPool(before: KubeObject, after: KubeObject | undefined): Sight {

@@ -177,9 +177,9 @@ export function judgePrune(change: Change, facts: Case, owner: string): string |
   if (states.every(({ updates }) => updates === undefined))
     return "invariants 5, 7: a revision is pruned though its pool forbids it";
   const last = states.at(-1);
-  const namesIt = [...(last?.machines.values() ?? [])].some(
-    ({ isLive, revisions }) => isLive && revisions.includes(name),
-  );
+  // One whose labels left is not seen by every pass, and not updated either.
+  const members = [...(last?.machines.values() ?? [])].filter(({ isLive, isMember }) => isLive && isMember);
+  const namesIt = members.some(({ revisions }) => revisions.includes(name));
   if (namesIt) return "a revision is pruned that a machine names";
   const meaning = facts.history.meaningOf(owner, name);
   const others = [...facts.history.objects("controllerrevisions")].filter(

@@ -33,14 +33,16 @@ export interface PoolForm {
 
 export function drawPoolForm(random: Random): PoolForm {
   const hasRules = random.chance(0.6);
+  const hasDisks = random.chance(0.35);
+  const keeps = hasDisks && random.chance(0.6);
   return {
     run: random.pick([{ running: true }, { running: true }, { runStrategy: "Always" }, ...OTHER_RUNS]) ?? {},
-    hasDisks: random.chance(0.35),
+    hasDisks,
     rules: hasRules
       ? {
           maxUnavailable: random.pick(BUDGETS) ?? null,
           updateStrategy: random.pick(UPDATE_STRATEGIES) ?? null,
-          scaleInStrategy: random.pick(KEEPING) ?? null,
+          scaleInStrategy: keeps ? KEEPING : null,
         }
       : {},
   };
@@ -87,7 +89,7 @@ const UPDATE_STRATEGIES = [
   { ...ONE_OF, opportunistic: {} },
   { ...ONE_OF, unmanaged: {} },
 ] as const;
-const KEEPING = [null, null, { ...ONE_OF, proactive: { statePreservation: "Offline" } }] as const;
+const KEEPING = { ...ONE_OF, proactive: { statePreservation: "Offline" } } as const;
 const SCALE_IN_STRATEGIES = [
   null,
   ...SORTS.map((sortPolicy) => ({ ...ONE_OF, proactive: { selectionPolicy: { sortPolicy } } })),

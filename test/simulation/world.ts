@@ -260,13 +260,13 @@ export function createWorld({ seed, kinds, onPass, onAnswer }: WorldOptions): Wo
     onAnswer({ invocation, request, response, isLate });
     return response;
   };
-  const outlive = ({ invocation, request, answer }: PendingCall) => {
-    if (answer === undefined && request.method !== "GET") late.push({ invocation, request, until: clock + LATE_MS });
+  const outlive = ({ invocation, request, answer }: PendingCall, at = clock) => {
+    if (answer === undefined && request.method !== "GET") late.push({ invocation, request, until: at + LATE_MS });
   };
-  const kill = (invocation: Invocation) => {
+  const kill = (invocation: Invocation, at = clock) => {
     invocation.isOver = true;
     invocations.delete(invocation);
-    for (const call of forget(calls, (other) => other.invocation === invocation)) outlive(call);
+    for (const call of forget(calls, (other) => other.invocation === invocation)) outlive(call, at);
     forget(sleepers, (sleeper) => sleeper.invocation === invocation);
     invocation.onKilled();
   };
@@ -283,7 +283,7 @@ export function createWorld({ seed, kinds, onPass, onAnswer }: WorldOptions): Wo
     now,
     advance(ms) {
       clock += ms;
-      for (const invocation of [...invocations]) if (invocation.endsAt <= clock) kill(invocation);
+      for (const invocation of [...invocations]) if (invocation.endsAt <= clock) kill(invocation, invocation.endsAt);
       for (const { wake } of forget(sleepers, ({ until }) => until <= clock)) wake();
       forget(late, ({ until }) => until <= clock);
     },
