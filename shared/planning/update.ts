@@ -392,7 +392,7 @@ function recordIn(value: unknown): Readonly<Record<string, unknown>> {
 
 /** One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done. */
 function isAvailable(vm: Vm, instance: Instance | undefined): boolean {
-  return !vm.terminating && !vm.requested && instance !== undefined && !instance.terminating && instance.ready;
+  return !vm.terminating && instance !== undefined && !instance.terminating && instance.ready;
 }
 
 /** Nothing is to be restarted or replaced: what an earlier pass claimed must not land late. */
