@@ -24,8 +24,11 @@ export function judgeDisk(change: Change, facts: Case): string | undefined {
   const may = (keeps: boolean) => served.some((state) => state.keeps === keeps);
   const [gone, added] = [without(before, after), without(after, before)];
   if (!added.every(isGuard) || (added.length > 0 && !may(true))) return "invariant 1: a disk is given an owner";
+  // Outside the pool a machine's disks go with it, as with any machine.
+  const leaves = served.some(({ machines }) => machines.get(machine)?.isMember === false);
   for (const entry of gone) {
-    if (isGuard(entry) ? may(false) : entry.uid === machine && may(true) && isLeaving(machine, facts)) continue;
+    if (isGuard(entry) ? may(false) || leaves : entry.uid === machine && may(true) && isLeaving(machine, facts))
+      continue;
     return "invariant 1: a disk loses an owner though nothing asks for it";
   }
   return undefined;
