@@ -174,7 +174,8 @@ function isAskedToStop(before: KubeObject, after: KubeObject | undefined): boole
 export function judgePrune(change: Change, facts: Case, owner: string): string | undefined {
   const { name } = (change.before ?? { metadata: { name: "" } }).metadata;
   const states = windowOf(change, facts, owner);
-  if (states.every(({ updates }) => updates === undefined))
+  // An unmanaged pool's machines stay as they are; what none of them names goes all the same.
+  if (states.every(({ replicas }) => replicas === undefined))
     return "invariants 5, 7: a revision is pruned though its pool forbids it";
   const last = states.at(-1);
   // One whose labels left is not seen by every pass, and not updated either.
