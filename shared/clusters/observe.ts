@@ -80,6 +80,7 @@ const UNREAD = {
   revisions: new Map(),
   instances: undefined,
   ownRevisions: undefined,
+  looseInstances: undefined,
   liveUpdates: undefined,
   disks: new Map(),
   specless: new Set<string>(),
@@ -134,6 +135,8 @@ async function observeNeed(cluster: Cluster, seen: Observation, need: Need): Pro
       return observeRevisions(cluster, seen, need.names);
     case "instances":
       return observeInstances(cluster, seen);
+    case "looseInstances":
+      return observeLooseInstances(cluster, seen.pool);
     case "liveUpdates":
       return { kind: "read", value: { liveUpdates: await readLiveUpdates(cluster) } };
     case "specs":
@@ -198,6 +201,15 @@ async function observeInstances(cluster: Cluster, seen: Observation): Promise<Re
   const owners = new Set(own.map(({ uid }) => uid));
   const ours = [...instances, ...extra].filter(({ vmUid }) => vmUid !== undefined && owners.has(vmUid));
   return { kind: "read", value: { instances: ours, ownRevisions } };
+}
+
+async function observeLooseInstances(cluster: Cluster, pool: Pool): Promise<Read<Partial<Observation>>> {
+  const answer = await cluster.list(INSTANCES, pool, { metadataOnly: true });
+  if (!answer.ok) return { kind: "unreadable", what: "the list of instances", failure: answer.failure };
+  const instances = parseAll(answer.value, parseInstance);
+  return instances === undefined
+    ? unreadable("the list of instances", "an instance's metadata are not what the API promises")
+    : { kind: "read", value: { looseInstances: instances.filter(({ vmUid }) => vmUid === undefined) } };
 }
 
 async function readInstance(cluster: Cluster, pool: Pool, { name }: Vm): Promise<Read<Instance | undefined>> {

@@ -11,7 +11,7 @@ import {
   readClaim,
   unfinishedCreates,
 } from "./claim.ts";
-import { planDiskCare, type UnfitDisk, unfitDisks } from "./disks.ts";
+import { planDiskCare, unfitDisks } from "./disks.ts";
 import { describeProblems } from "./errors.ts";
 import { byNameAndUid, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
 import {
@@ -24,7 +24,7 @@ import {
   revisionOf,
   type Vm,
 } from "./model.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER, vmName } from "./names.ts";
+import { CLAIM_ANNOTATION, ordinalOf, POOL_FINALIZER, vmName } from "./names.ts";
 import { chooseRevision, type KnownRevisions, type RevisionChoice } from "./revisions.ts";
 import { keepsDisks, planScaleIn, type ScaleIn, scaleInHold } from "./scale-in.ts";
 import { planScaleOut, type ScaleOut } from "./scale-out.ts";
@@ -51,6 +51,8 @@ export interface Observation {
   readonly ownRevisions: readonly Revision[] | undefined;
   /** The cluster changes running guests where it can (`vmRolloutStrategy: LiveUpdate`); undefined when it was not asked. */
   readonly liveUpdates: boolean | undefined;
+  /** Metadata of the namespace's instances that no machine controls; undefined when they were not read. */
+  readonly looseInstances: readonly Instance[] | undefined;
   /** Disks by the UID of the VM whose spec names them, as far as they were read. */
   readonly disks: ReadonlyMap<string, readonly Disk[]>;
   /** UIDs of VMs that were read on their own and whose spec is not what the API promises. */
@@ -64,7 +66,7 @@ export interface Observation {
 
 /** What observe must read in addition before a decision is possible. */
 export type Need =
-  | { readonly read: "namespaceVms" | "instances" | "liveUpdates" | "keptDisks" | "namespace" }
+  | { readonly read: "namespaceVms" | "instances" | "looseInstances" | "liveUpdates" | "keptDisks" | "namespace" }
   | { readonly read: "revisions"; readonly names: readonly string[] }
   /** `specs` of machines of which only metadata are known. */
   | { readonly read: "specs" | "disks"; readonly vms: readonly Vm[] };
@@ -209,13 +211,13 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
   const needs = growthNeeds(seen, { spec, mayCreate, unfinished: unfinished.size, choice });
   if (needs.length > 0) return { ...NOTHING, needs };
   const blocked = choice?.kind === "blocked" ? choice.why : undefined;
-  const unfit = unfitDisks(pool, spec, seen.keptDisks ?? []);
+  const leftOut = [...unfitOrdinals(seen, spec), ...haunted(seen)];
   const hold = scaleInHold(spec);
   const surplus = paused || hold !== undefined ? 0 : Math.max(0, live.length - replicas);
   const out = planScaleOut({
     replicas: paused || blocked !== undefined ? 0 : replicas,
     owned,
-    taken: new Set([...parts.taken, ...unfit.map(({ ordinal }) => ordinal)]),
+    taken: new Set([...parts.taken, ...leftOut.map(({ ordinal }) => ordinal)]),
     unfinished,
     createsMax: limits.createsMax,
   });
@@ -251,7 +253,7 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
       ...down.reasons,
       ...update.reasons,
     ],
-    announcements: announceGrowth(pool, { claim, out, down, unfit }),
+    announcements: announceGrowth(pool, { claim, out, down, leftOut }),
   };
 }
 
@@ -291,29 +293,55 @@ function growthNeeds(seen: Observation, { spec, mayCreate, unfinished, choice }:
   if (choice?.kind === "unread") needs.push({ read: "revisions", names: choice.names });
   const hasDisks = (spec.virtualMachineTemplate.spec.dataVolumeTemplates ?? []).length > 0;
   if (mayCreate && hasDisks && seen.keptDisks === undefined) needs.push({ read: "keptDisks" });
+  if (mayCreate && seen.looseInstances === undefined) needs.push({ read: "looseInstances" });
   return needs;
+}
+
+/** An ordinal that gets no machine though none is there, and the event that says why. */
+interface LeftOut {
+  readonly ordinal: number;
+  readonly reason: string;
+  readonly why: string;
+}
+
+function unfitOrdinals({ pool, keptDisks = [] }: Observation, spec: PoolSpec): readonly LeftOut[] {
+  return unfitDisks(pool, spec, keptDisks).map(({ ordinal, disk, why }) => {
+    return { ordinal, reason: "KeptDiskUnfit", why: `disk ${disk} ${why}; delete the disk` };
+  });
+}
+
+/**
+ * Guests that outlive their machine, by `kubectl delete vm --cascade=orphan`, or that never had one. KubeVirt gives each to the
+ * next machine of its name: it would be the pool's, to restart and delete, and run what the pool never gave it.
+ */
+function haunted({ pool, looseInstances = [] }: Observation): readonly LeftOut[] {
+  return looseInstances
+    .filter(({ terminating }) => !terminating)
+    .flatMap(({ name }) => {
+      const ordinal = ordinalOf(pool.name, name);
+      const why = `instance ${name} has no machine, and a new one would take it over; delete the instance`;
+      return ordinal === undefined ? [] : [{ ordinal, reason: "InstanceLeftBehind", why }];
+    })
+    .sort((a, b) => a.ordinal - b.ordinal);
 }
 
 interface Announced {
   readonly claim: Claim | undefined;
   readonly out: ScaleOut;
   readonly down: ScaleIn;
-  readonly unfit: readonly UnfitDisk[];
+  readonly leftOut: readonly LeftOut[];
 }
 
 /** What stands in the way of a machine that is made now; and once for each generation, for a surplus comes with one, what blocks scale-in. */
-function announceGrowth(pool: Pool, { claim, out, down, unfit }: Announced): readonly Announcement[] {
-  const unfitNow = out.create.length > 0 ? unfit : [];
+function announceGrowth(pool: Pool, { claim, out, down, leftOut }: Announced): readonly Announcement[] {
+  const inTheWay = leftOut.filter(({ ordinal }) => ordinal < Math.max(...out.create));
   const blocked = isSeenTo(pool, claim) ? [] : down.reasons;
   const warn = (reason: string, message: string): Announcement => {
     return { type: "Warning", reason, message, key: String(pool.generation) };
   };
   return [
-    ...unfitNow.map(({ ordinal, disk, why }) =>
-      warn(
-        "KeptDiskUnfit",
-        `ordinal ${ordinal} is left out: disk ${disk} ${why}; delete the disk to use the ordinal again`,
-      ),
+    ...inTheWay.map(({ ordinal, reason, why }) =>
+      warn(reason, `ordinal ${ordinal} is left out: ${why} to use the ordinal again`),
     ),
     ...blocked.map((message) => warn("ScaleInBlocked", message)),
   ];

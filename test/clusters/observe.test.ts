@@ -12,6 +12,7 @@ import {
   aSettledPool,
   aVm,
   DATE,
+  INSTANCES,
   NAMESPACE,
   NOW,
   type PoolFields,
@@ -20,7 +21,6 @@ import {
   VMS,
 } from "../support/transport-objects.ts";
 
-const INSTANCES = VMS.replace("virtualmachines", "virtualmachineinstances");
 const KUBEVIRTS = "/apis/kubevirt.io/v1/kubevirts";
 const DATA_VOLUMES = `/apis/cdi.kubevirt.io/v1beta1/namespaces/${NAMESPACE}/datavolumes`;
 const CLAIMS = `/api/v1/namespaces/${NAMESPACE}/persistentvolumeclaims`;

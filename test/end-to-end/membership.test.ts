@@ -127,6 +127,27 @@ it.concurrent("leaves the machines of another pool with an overlapping selector 
   expect(uids(await namespace.machines())).toEqual(uids(ofA));
 });
 
+it.concurrent("leaves a guest alone whose machine was deleted without it", async (test) => {
+  const namespace = await aReadyPool(test, 2);
+  const instance = () => namespace.find("apis/kubevirt.io/v1", "virtualmachineinstances", "pool-0");
+  const before = await instance();
+  await namespace.kubectl("delete", "vm", "pool-0", "--cascade=orphan", "--timeout=100s");
+  await untilMachines(namespace, ["pool-1", "pool-2"]);
+  await untilOwned(namespace, POOL, 2);
+  await eventually(async () => {
+    expect(await namespace.kubectl("get", "events", "-o", "custom-columns=:.reason,:.message")).toMatch(
+      /InstanceLeftBehind +ordinal 0 is left out: instance pool-0/,
+    );
+  });
+  const after = await instance();
+  expect(after?.metadata.uid).toBe(before?.metadata.uid);
+  expect(after?.metadata.ownerReferences ?? []).toEqual([]);
+
+  await namespace.kubectl("delete", "vmi", "pool-0", "--timeout=100s");
+  await namespace.kubectl("scale", "vmpool", POOL, "--replicas=3");
+  await untilMachines(namespace, machineNames(POOL, 3));
+});
+
 describe.concurrent("a detached machine", () => {
   it.for([
     { how: "with its labels", relabel: false },

@@ -75,6 +75,8 @@ function readNothing(seen: Observation, need: Need): Partial<Observation> {
       return { revisions: new Map([...seen.revisions, ...need.names.map((name) => [name, "absent"] as const)]) };
     case "instances":
       return { instances: [], ownRevisions: [] };
+    case "looseInstances":
+      return { looseInstances: [] };
     case "liveUpdates":
       return { liveUpdates: false };
     case "specs":

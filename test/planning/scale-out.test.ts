@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { Vm } from "../../shared/planning/model.ts";
+import type { Instance, Vm } from "../../shared/planning/model.ts";
 import { planPass } from "../../shared/planning/plan.ts";
-import { aClaim, anObservation, aPoolWith, aVm, NOW, someVms } from "../support/builders.ts";
+import { aClaim, anInstance, anObservation, aPoolWith, aVm, NOW, someVms } from "../support/builders.ts";
 import { ACTING, CLOSING, claimedOrdinals, createsOf, kindsOf, planOf } from "./plans.ts";
 
 interface Case {
@@ -84,6 +84,41 @@ describe("scale out", () => {
       expect(createsOf(plan)).toEqual(creates);
     });
   }
+
+  describe("beside an instance that no machine controls", () => {
+    const loose = (ordinal: number, fields: Partial<Instance> = {}): Instance => {
+      return { ...anInstance(ordinal), vmUid: undefined, ...fields };
+    };
+    const beside = (...looseInstances: readonly Instance[]) =>
+      planOf({ pool: aPoolWith({ replicas: 2 }), looseInstances });
+
+    it("leaves its ordinal out, for a new machine would take the guest over, and says so", () => {
+      const plan = beside(loose(0), loose(7));
+      expect(createsOf(plan)).toEqual([1, 2]);
+      expect(plan.announcements).toMatchObject([
+        {
+          type: "Warning",
+          reason: "InstanceLeftBehind",
+          message: expect.stringMatching(/^ordinal 0 .*instance web-0/),
+        },
+      ]);
+    });
+
+    it("uses the ordinal when the instance is on its way out", () => {
+      const plan = beside(loose(0, { terminating: true }));
+      expect([createsOf(plan), plan.announcements]).toEqual([[0, 1], []]);
+    });
+
+    it("uses the ordinal when the instance has another name than the pool would give", () => {
+      expect(createsOf(beside(loose(0, { name: "web-blue-0" })))).toEqual([0, 1]);
+    });
+
+    it("asks for those before a machine is made, and only then", () => {
+      const unread = { looseInstances: undefined } as const;
+      expect(planOf({ pool: aPoolWith({ replicas: 1 }), ...unread }).needs).toEqual([{ read: "looseInstances" }]);
+      expect(planOf({ pool: aPoolWith({ replicas: 1 }), vms: someVms(1), ...unread }).needs).toEqual([]);
+    });
+  });
 
   it("creates at most 250 machines in one loop, the lowest first", () => {
     const creates = createsOf(planOf({ pool: aPoolWith({ replicas: 1_000 }), vms: [aVm(3)] }));

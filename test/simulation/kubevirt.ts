@@ -172,7 +172,14 @@ function runSteps(machines: Machines, { vm, instance, own }: Running): Step[] {
     const stateChangeRequests = left.length === 0 ? null : left;
     return step("tick off a request of", () => merge(machines, vm, "/status", { status: { stateChangeRequests } }));
   }
-  if (instance !== undefined && (own === undefined || isTerminating(own))) return [];
+  if (instance !== undefined && own === undefined) {
+    const isLoose = ownersOf(instance).length === 0 && !isTerminating(instance);
+    const ownerReferences = [controlledBy(vm)];
+    return isLoose
+      ? step("take over the instance of", () => merge(machines, instance, "", { metadata: { ownerReferences } }))
+      : [];
+  }
+  if (own !== undefined && isTerminating(own)) return [];
   const isStopAsked = first?.action === "Stop";
   const isStartAsked = first?.action === "Start";
   switch (runStrategyOf(vm)) {

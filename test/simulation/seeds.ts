@@ -5,9 +5,9 @@ import { loadKinds } from "./kinds.ts";
 import { explainFailure, simulate } from "./simulator.ts";
 
 /** A bound for what hangs, nothing that is measured. */
-export const TIMEOUT_MS = 15 * 60_000;
-/** So many that two free cores need about two minutes. */
-const SEEDS = Number(process.env["SIMULATION_SEEDS"] ?? 800);
+export const TIMEOUT_MS = 30 * 60_000;
+/** So many that two free cores need about five minutes. */
+const SEEDS = Number(process.env["SIMULATION_SEEDS"] ?? 2_000);
 const HALVES = 2;
 /** So many seeds see everything, each half of them. */
 const COVERING_SEEDS = 1_000;

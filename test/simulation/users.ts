@@ -382,8 +382,7 @@ function vmStep(act: VmAct, { cluster, random, vm, pool }: Choice & { readonly v
       return vmStep("delete", { cluster, random, vm, pool });
     }
     case "delete": {
-      // KubeVirt takes an orphaned guest back, which the simulated one does not: the new machine would never run.
-      const propagationPolicy = random.pick(["Background", "Background", "Foreground"]);
+      const propagationPolicy = random.pick(["Background", "Background", "Foreground", "Orphan"]);
       return {
         label: `user deletes ${name} (${propagationPolicy})`,
         take: () => void cluster.answer({ method: "DELETE", path, body: { propagationPolicy } }, ACTOR),

@@ -311,6 +311,8 @@ export interface ObservationOverrides {
   readonly revisions?: readonly Revision[];
   readonly instances?: readonly Instance[];
   readonly ownRevisions?: readonly Revision[];
+  /** Instances that no machine controls. */
+  readonly looseInstances?: readonly Instance[] | undefined;
   readonly liveUpdates?: boolean;
   /** Disks by the UID of their machine. */
   readonly disks?: ReadonlyMap<string, readonly Disk[]>;
@@ -333,6 +335,7 @@ export function anObservation(overrides: ObservationOverrides = {}): Observation
     revisions: knownRevisions(pool, overrides),
     instances: overrides.instances,
     ownRevisions: overrides.ownRevisions,
+    looseInstances: "looseInstances" in overrides ? overrides.looseInstances : [],
     liveUpdates: overrides.liveUpdates,
     disks: overrides.disks ?? new Map(),
     specless: new Set(),

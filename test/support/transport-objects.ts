@@ -12,6 +12,7 @@ export const SELECTOR = "app=web";
 
 export const DISCOVERY = "GET /apis/pool.kubevirt.io";
 export const VMS = `/apis/kubevirt.io/v1/namespaces/${NAMESPACE}/virtualmachines`;
+export const INSTANCES = VMS.replace("virtualmachines", "virtualmachineinstances");
 export const REVISIONS = `/apis/apps/v1/namespaces/${NAMESPACE}/controllerrevisions`;
 export const EVENT_LIST = `/api/v1/namespaces/${NAMESPACE}/events`;
 
