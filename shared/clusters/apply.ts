@@ -2,10 +2,11 @@
 import { announceAdvice } from "../planning/advice.ts";
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
 import { isRecord } from "../planning/json.ts";
-import type { Revision, Vm } from "../planning/model.ts";
+import type { Pool, Revision, Vm } from "../planning/model.ts";
 import {
   CLAIM_ANNOTATION,
   GUARDED_ANNOTATION,
+  HEALING_ANNOTATION,
   POOL_FINALIZER,
   REVISION_LABEL,
   REVOKED_ANNOTATION,
@@ -423,7 +424,16 @@ function claimOperations(
     { op: "test", path: "/metadata/generation", value: pool.generation },
     ...claim,
     ...(action.addFinalizer ? finalizerOperations(pool.finalizers) : []),
+    ...healingOperations(pool, action.healing),
   ];
+}
+
+/** The annotations are there by then: the claim is among them. */
+function healingOperations({ annotations }: Pool, text: string | null | undefined): JsonPatchOperation[] {
+  const path = `/metadata/annotations/${HEALING_ANNOTATION.replace("/", "~1")}`;
+  if (text === undefined) return [];
+  if (text !== null) return [{ op: "add", path, value: text }];
+  return annotations?.[HEALING_ANNOTATION] === undefined ? [] : [{ op: "remove", path }];
 }
 
 function namingNow(verdict: Verdict): { readonly naming?: string } {

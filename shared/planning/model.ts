@@ -187,6 +187,12 @@ export interface Vm {
   readonly terminating: boolean;
   /** Its condition `Ready` is True; always false where only metadata were read. */
   readonly ready: boolean;
+  /** When its condition `Ready` last changed, in epoch milliseconds; undefined when the API does not say. */
+  readonly readyChangedAt: number | undefined;
+  /** How often in a row its guest could not be started. */
+  readonly startFailures: number;
+  /** What it shows instead of running, where that says that its guest cannot be started; see `FAILING`. */
+  readonly failing: string | undefined;
   /** A request to stop or to start it is under way. */
   readonly requested: boolean;
   /** Its status says that there is an instance. */
@@ -206,9 +212,24 @@ const vmSchema = z.object({
     .extend({
       created: z.boolean().nullish().catch(undefined),
       stateChangeRequests: z.array(z.unknown()).nullish().catch(undefined),
+      printableStatus: z.string().nullish().catch(undefined),
+      startFailure: z
+        .looseObject({ consecutiveFailCount: z.int().nonnegative().optional() })
+        .nullish()
+        .catch(undefined),
     })
     .nullish(),
 });
+
+/** The printable statuses of a machine whose guest does not come up. Source: KubeVirt's pool controller. */
+const FAILING: readonly string[] = [
+  "CrashLoopBackOff",
+  "ErrorUnschedulable",
+  "DataVolumeError",
+  "ErrorPvcNotFound",
+  "ErrImagePull",
+  "ImagePullBackOff",
+];
 
 /** Reads a VM, or its metadata alone; undefined when it is not what the API promises. */
 export function parseVm(object: unknown, poolName: string): Vm | undefined {
@@ -227,6 +248,9 @@ export function parseVm(object: unknown, poolName: string): Vm | undefined {
     finalizers: metadata.finalizers ?? [],
     terminating: metadata.deletionTimestamp !== undefined,
     ready: isTrue(status, "Ready"),
+    readyChangedAt: changeOf(status, "Ready"),
+    startFailures: status?.startFailure?.consecutiveFailCount ?? 0,
+    failing: FAILING.find((name) => name === status?.printableStatus),
     requested: (status?.stateChangeRequests ?? []).length > 0,
     running: status?.created === true,
     restartRequired: isTrue(status, "RestartRequired"),
@@ -280,6 +304,12 @@ export function parseInstance(object: unknown): Instance | undefined {
 }
 
 type StatusWithConditions = z.infer<typeof statusWithConditionsSchema>;
+
+function changeOf(status: StatusWithConditions | null | undefined, wanted: string): number | undefined {
+  const condition = (status?.conditions ?? []).find(({ type }) => type === wanted);
+  const time = Date.parse(condition?.lastTransitionTime ?? "");
+  return Number.isNaN(time) ? undefined : time;
+}
 
 function isTrue(status: StatusWithConditions | null | undefined, wanted: string): boolean {
   return (status?.conditions ?? []).some(({ type, status: value }) => type === wanted && value === "True");

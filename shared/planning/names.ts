@@ -7,6 +7,8 @@ export const POOL_FINALIZER = "pool.kubevirt.io/finalizer";
 export const REVISION_LABEL = "kubevirt.io/vm-pool-revision-name";
 /** On a pool: the last claim of a pass, see `claim.ts`. */
 export const CLAIM_ANNOTATION = "vmpool-functions/pass";
+/** On a pool: which machines were healed, and how often, see `healing.ts`. */
+export const HEALING_ANNOTATION = "vmpool-functions/healing";
 /** On a VM: changed to make a late delete of ours miss, see `claim.ts`. */
 export const REVOKED_ANNOTATION = "vmpool-functions/revoked";
 /** On a VM: when we last gave it another template. */

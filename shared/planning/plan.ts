@@ -1,6 +1,7 @@
 /** Decides what one pool needs next; performs no I/O. The one entry to all other rules of this folder. */
 import { adviseOwner } from "./advice.ts";
 import {
+  CLAIM_ITEMS_MAX,
   type Claim,
   type ClaimedObject,
   type ClaimItems,
@@ -13,6 +14,7 @@ import {
 } from "./claim.ts";
 import { planDiskCare, unfitDisks } from "./disks.ts";
 import { describeProblems } from "./errors.ts";
+import { type Healing, planHealing } from "./healing.ts";
 import { byNameAndUid, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
 import {
   type Disk,
@@ -31,7 +33,7 @@ import { planScaleOut, type ScaleOut } from "./scale-out.ts";
 import { compareText } from "./selector.ts";
 import type { Announcement } from "./status.ts";
 import { templateHash } from "./template-change.ts";
-import { isRolledOut, planUpdate, type Update } from "./update.ts";
+import { byMachine, isRolledOut, planUpdate, type Update } from "./update.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** Everything that a decision depends on, read in the order pool, then VMs. */
@@ -102,7 +104,14 @@ export type Action =
   /** The same for a restart. `vm` is undefined when the instance's machine is not the pool's any more. */
   | { readonly kind: "revokeRestart"; readonly instance: Instance; readonly vm: Vm | undefined; readonly why: string }
   /** Writes the claim, and the pool's finalizer where it is missing; nothing after it is done unless it succeeds. */
-  | { readonly kind: "writeClaim"; readonly items: ClaimItems; readonly addFinalizer: boolean; readonly why: string }
+  | {
+      readonly kind: "writeClaim";
+      readonly items: ClaimItems;
+      readonly addFinalizer: boolean;
+      /** What the annotation of healing is to say, null for nothing; undefined to leave it. */
+      readonly healing: string | null | undefined;
+      readonly why: string;
+    }
   | { readonly kind: "createRevision"; readonly name: string; readonly why: string }
   | { readonly kind: "createVm"; readonly ordinal: number; readonly revision: string; readonly why: string }
   | { readonly kind: "deleteVm"; readonly vm: Vm; readonly why: string }
@@ -190,7 +199,7 @@ interface GrowthInput {
 
 /** Brings the number of machines to `replicas` and their template to the one in force, under the protocol of the claim. */
 function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Part {
-  const { pool, now, ledger } = seen;
+  const { pool, now } = seen;
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   // The finalizer comes with the first claim: where it is, there was one.
   const isKnown = parts.members.length > 0 || pool.finalizers.includes(POOL_FINALIZER);
@@ -198,6 +207,11 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
   if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
     return { ...NOTHING, reasons: [describeWait(claim.waitUntil)] };
   }
+  return grow(seen, { spec, parts, limits, claim });
+}
+
+function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & { claim: Claim | undefined }): Part {
+  const { pool, now, ledger } = seen;
   const replicas = spec.replicas ?? 1;
   const paused = spec.paused === true;
   // One that is still to be released counts until it is: its release may fail.
@@ -223,14 +237,16 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
   });
   const claimed = claim?.delete ?? [];
   const down = planScaleIn({ pool, surplus, live, claimed, deletesMax: limits.deletesMax });
+  const healing = heal(seen, { spec, limits, down, members: parts.members, canGrow: blocked === undefined });
+  if (healing.needsInstances) return { ...NOTHING, needs: [{ read: "instances" }] };
   const target = choice?.kind === "existing" || choice?.kind === "missing" ? choice.name : undefined;
   const update = planUpdate({
     seen,
     spec,
     claim,
     members: parts.members,
-    leaving: down.claimed,
-    claimedDeletes: down.revoke,
+    leaving: [...down.claimed, ...healing.claimed],
+    claimedDeletes: down.revoke.filter((vm) => !healing.claimed.includes(vm)),
     target,
     limits,
   });
@@ -239,6 +255,7 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
     choice,
     out,
     down,
+    healing,
     update,
     spec,
     shortage: replicas - existing,
@@ -251,10 +268,31 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
       ...(blocked === undefined ? [] : [`held: ${blocked}`]),
       ...explain({ replicas, existing, live: live.length, paused, hold, out, unfinished: unfinished.size }),
       ...down.reasons,
+      ...healing.reasons,
       ...update.reasons,
     ],
-    announcements: announceGrowth(pool, { claim, out, down, leftOut }),
+    announcements: [...announceGrowth(pool, { claim, out, down, leftOut }), ...healing.announcements],
   };
+}
+
+interface HealInput {
+  readonly spec: PoolSpec;
+  readonly limits: Limits;
+  readonly down: ScaleIn;
+  readonly members: readonly Vm[];
+  readonly canGrow: boolean;
+}
+
+/** Which of the machines that stay are replaced because they cannot start. */
+function heal({ pool, now, instances }: Observation, { spec, limits, down, members, canGrow }: HealInput): Healing {
+  return planHealing({
+    ...{ pool, spec, now, canGrow },
+    staying: members.filter((vm) => !down.claimed.includes(vm)),
+    instanceOf: instances && byMachine(instances),
+    claimedDeletes: down.revoke,
+    claimsMax: CLAIM_ITEMS_MAX - down.claimed.length,
+    deletesMax: Math.max(0, limits.deletesMax - down.remove.length),
+  });
 }
 
 /** The revision that new and updated machines are to name. */
@@ -369,6 +407,7 @@ interface Decision {
   readonly choice: RevisionChoice | undefined;
   readonly out: ScaleOut;
   readonly down: ScaleIn;
+  readonly healing: Healing;
   readonly update: Update;
   readonly spec: PoolSpec;
   /** Machines missing. */
@@ -379,28 +418,33 @@ interface Decision {
 
 /** Revocations, then the claim, then what it allows, then what needs none. */
 function claimAndAct(seen: Observation, decision: Decision): Action[] {
-  const { claim, out, down, update } = decision;
+  const { claim, out, down, healing, update } = decision;
   const { pool, now } = seen;
   const create = new Map([...out.carried, ...out.create.map((ordinal) => [ordinal, now] as const)]);
   const items: ClaimItems = {
     create,
-    delete: [...down.claimed, ...update.claimedReplacements].map((vm) => claimedObject(vm, vm.ordinal)),
+    delete: [...down.claimed, ...healing.claimed, ...update.claimedReplacements].map((vm) =>
+      claimedObject(vm, vm.ordinal),
+    ),
     restart: update.claimedRestarts.map(({ vm, instance }) => claimedObject(instance, vm.ordinal)),
     rollout: rolloutAfter(decision),
     waitUntil: undefined,
   };
-  const isGuarded = out.create.length + down.remove.length + update.restarts.length + update.replacements.length > 0;
+  const deletes = down.remove.length + healing.remove.length + update.replacements.length;
+  const isGuarded = out.create.length + deletes + update.restarts.length > 0;
   // A pass that was overtaken by another template must not prune the revision of that one, which nothing names yet.
-  const acting = isGuarded || update.actions.some(({ kind }) => kind === "pruneRevision");
+  const acting =
+    isGuarded || healing.memory !== undefined || update.actions.some(({ kind }) => kind === "pruneRevision");
   const why = isGuarded
     ? "before machines are created, deleted or restarted"
     : `generation ${pool.generation} is seen to`;
   return [
     ...update.revoke,
-    ...(acting || !isSettled(pool, claim, items) ? [writeClaim(pool, items, why)] : []),
+    ...(acting || !isSettled(pool, claim, items) ? [{ ...writeClaim(pool, items, why), healing: healing.memory }] : []),
     ...planRevision(decision),
     ...planCreates(decision),
     ...down.remove.map((vm) => ({ kind: "deleteVm", vm, why: describeSurplus(vm) }) as const),
+    ...healing.remove.map(({ vm, why }) => ({ kind: "deleteVm", vm, why: `it is healed: ${why}` }) as const),
     ...update.replacements.map(
       (vm) => ({ kind: "deleteVm", vm, why: "a new machine with the template's disks replaces it" }) as const,
     ),
@@ -458,8 +502,9 @@ function isSameSet(a: readonly ClaimedObject[], b: readonly ClaimedObject[]): bo
   return a.length === b.length && a.every((item) => b.some(({ uidPrefix }) => uidPrefix === item.uidPrefix));
 }
 
-function writeClaim(pool: Pool, items: ClaimItems, why: string): Action {
-  return { kind: "writeClaim", items, addFinalizer: !pool.finalizers.includes(POOL_FINALIZER), why };
+function writeClaim(pool: Pool, items: ClaimItems, why: string): Extract<Action, { kind: "writeClaim" }> {
+  const addFinalizer = !pool.finalizers.includes(POOL_FINALIZER);
+  return { kind: "writeClaim", items, addFinalizer, healing: undefined, why };
 }
 
 const DELETING = "the pool is being deleted";

@@ -3,7 +3,7 @@ import { type Claim, parseClaim } from "./claim.ts";
 import { fnv1a } from "./hash.ts";
 import { isRecord } from "./json.ts";
 import { type Pool, poolSpecSchema } from "./model.ts";
-import { CLAIM_ANNOTATION } from "./names.ts";
+import { CLAIM_ANNOTATION, HEALING_ANNOTATION } from "./names.ts";
 import { templateHash } from "./template-change.ts";
 import { updateStrategyOf } from "./update.ts";
 
@@ -37,7 +37,7 @@ export function isUnsettled(pool: Pool): boolean {
   if (claim.waitUntil !== undefined) return true;
   if (status?.conditions?.some(({ type }) => type === "ReplicaFailure") === true) return true;
   if (isRecord(pool.spec) && pool.spec["paused"] === true) return false;
-  if (isRollingOut(pool, claim)) return true;
+  if (pool.annotations?.[HEALING_ANNOTATION] !== undefined || isRollingOut(pool, claim)) return true;
   const replicas = isRecord(pool.spec) ? (pool.spec["replicas"] ?? 1) : 1;
   return (status?.replicas ?? 0) !== replicas || (status?.readyReplicas ?? 0) !== replicas;
 }

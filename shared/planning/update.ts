@@ -381,7 +381,8 @@ export function resolveMaxUnavailable(value: PoolSpec["maxUnavailable"], replica
   return Math.max(1, Math.floor((percent * replicas) / 100));
 }
 
-function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
+/** By the UID of their machine. */
+export function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
   const ordered = instances.toSorted(byNameAndUid);
   return new Map(ordered.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
 }

@@ -53,12 +53,18 @@ function creates(count: number): readonly Action[] {
   return Array.from({ length: count }, (_, ordinal) => ({ kind: "createVm", ordinal, revision: "web-1", why: "test" }));
 }
 
-function writeClaim(fields: { addFinalizer?: boolean; create?: ReadonlyMap<number, number> } = {}): Action {
-  const { addFinalizer = false, create = new Map() } = fields;
+interface ClaimFields {
+  readonly addFinalizer?: boolean;
+  readonly create?: ReadonlyMap<number, number>;
+  readonly healing?: string | null;
+}
+
+function writeClaim({ addFinalizer = false, create = new Map(), healing }: ClaimFields = {}): Action {
   return {
     kind: "writeClaim",
     items: { create, delete: [], restart: [], rollout: undefined, waitUntil: undefined },
     addFinalizer,
+    healing,
     why: "test",
   };
 }

@@ -14,6 +14,7 @@ import {
   aVm,
   DATE,
   DISCOVERY,
+  INSTANCES,
   NOW,
   type PoolFields,
   poolPath,
@@ -72,6 +73,7 @@ function aClusterWith(pool: object, machines: readonly object[] = []): Wire {
     on(DISCOVERY, served("v1beta1")),
     on(GET_POOL, ok(pool, DATE)),
     on(`GET ${VMS}`, aList(machines)),
+    on(`GET ${INSTANCES}`, aList([])),
     on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
   );
 }

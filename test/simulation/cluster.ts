@@ -52,6 +52,8 @@ export interface MemoryCluster {
   /** `answer` for one actor, as the client wants it. */
   transport(actor: string): Transport;
   addNamespace(name: string): void;
+  /** The server's clock, in epoch milliseconds. */
+  now(): number;
   /** From now on every page token that was handed out is too old. */
   expirePages(): void;
   readonly store: Store;
@@ -97,6 +99,7 @@ export function createMemoryCluster(options: MemoryClusterOptions): MemoryCluste
   };
   return {
     answer,
+    now,
     transport: (actor) => async (request) => answer(request, actor),
     addNamespace(name) {
       world.namespaces.add(name);

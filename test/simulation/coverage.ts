@@ -1,7 +1,12 @@
 /** What a run got to see, so that a simulation that has grown tame is noticed. Judges nothing. */
-import { isRecord } from "../../shared/planning/json.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER, REVOKED_ANNOTATION } from "../../shared/planning/names.ts";
-import { finalizersOf, isTerminating, type KubeObject, ownersOf } from "./objects.ts";
+import { isRecord, parseJson } from "../../shared/planning/json.ts";
+import {
+  CLAIM_ANNOTATION,
+  HEALING_ANNOTATION,
+  POOL_FINALIZER,
+  REVOKED_ANNOTATION,
+} from "../../shared/planning/names.ts";
+import { finalizersOf, isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
 import type { Answered } from "./world.ts";
@@ -21,6 +26,8 @@ export const SIGHTS = [
   "a revision is created",
   "a revision is pruned",
   "a machine is moved to another template",
+  "a machine is healed",
+  "a machine is healed again",
   "an instance is restarted",
   "a machine is asked to restart",
   "an instance is labelled",
@@ -97,7 +104,18 @@ function sightOfDisk(before: KubeObject | undefined, after: KubeObject | undefin
   return ownersOf(after).length > ownersOf(before).length ? "a disk is guarded" : undefined;
 }
 
+/** How often machines were healed, as the pool remembers it. */
+function healingsOf(pool: KubeObject | undefined): number {
+  const memory: unknown = parseJson((pool && annotationOf(pool, HEALING_ANNOTATION)) ?? "{}");
+  const counts = isRecord(memory)
+    ? Object.values(memory).map((entry) => Number(recordAt({ entry }, "entry")["count"]))
+    : [];
+  return Math.max(0, ...counts);
+}
+
 function sightOfPool(before: KubeObject, after: KubeObject | undefined): Sight {
+  const [was, is] = [healingsOf(before), healingsOf(after)];
+  if (is > was) return was === 0 ? "a machine is healed" : "a machine is healed again";
   const isFreed = after === undefined || finalizersOf(after).length < finalizersOf(before).length;
   if (isFreed && finalizersOf(before).includes(POOL_FINALIZER)) return "a pool is let go";
   if (after !== undefined && annotationOf(after, CLAIM_ANNOTATION) !== annotationOf(before, CLAIM_ANNOTATION))

@@ -27,6 +27,8 @@ export interface Machine {
   readonly isLive: boolean;
   /** It lives, and its instance runs, is ready and was not asked by us to stop. */
   readonly isAvailable: boolean;
+  /** How often in a row it could not be started, what it shows, and since when it is not ready; the last two in its own words. */
+  readonly trouble: { readonly failures: number; readonly shown: unknown; readonly since: unknown };
   /** The revision that it names. */
   readonly revision: string | undefined;
   /** What its revision says; undefined when that is lost or another's. */
@@ -53,6 +55,8 @@ export interface State {
   /** Undefined while machines are not to be updated at all. */
   readonly updates: "proactive" | "opportunistic" | undefined;
   readonly maxUnavailable: number;
+  /** Undefined while machines are not to be healed. */
+  readonly healing: Readonly<Record<string, unknown>> | undefined;
   readonly template: Template | undefined;
   /** Disks outlive their machines. */
   readonly keeps: boolean;
@@ -233,6 +237,7 @@ function stateOf(source: Source): State {
     updatesTier: update.tier,
     updates: scales && update.name !== "unmanaged" ? update.name : undefined,
     maxUnavailable: maxUnavailableOf(spec, wanted),
+    healing: scales && isRecord(spec["autohealing"]) ? spec["autohealing"] : undefined,
     template: templateOf(spec),
     keeps: scaleIn.keeps,
     hasRollout: pool !== undefined && claimOf(pool)["rollout"] !== undefined,
@@ -266,11 +271,24 @@ function machineOf({ uid: pool, name, meaningOf }: Source, vm: KubeObject, insta
     isMember: labels["pool"] === selectorOf(name)["pool"],
     isLive,
     isAvailable: isLive && isOn && isReady(instance) && !isStopAsked(vm, instance),
+    trouble: troubleOf(vm),
     revision: labels[REVISION_LABEL],
     made: meaningOf(pool, labels[REVISION_LABEL]),
     revisions,
     tier: typeof tier === "string" ? tier : undefined,
     instance: isOn ? { uid: instance.metadata.uid, made: meaningOf(pool, running) } : undefined,
+  };
+}
+
+function troubleOf(vm: KubeObject): Machine["trouble"] {
+  const status = recordAt(vm, "status");
+  const { consecutiveFailCount: count } = recordAt(status, "startFailure");
+  const conditions: readonly unknown[] = Array.isArray(status["conditions"]) ? status["conditions"] : [];
+  const down = conditions.find((one) => isRecord(one) && one["type"] === "Ready" && one["status"] === "False");
+  return {
+    failures: typeof count === "number" ? count : 0,
+    shown: status["printableStatus"],
+    since: isRecord(down) ? down["lastTransitionTime"] : undefined,
   };
 }
 

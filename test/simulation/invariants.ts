@@ -6,6 +6,7 @@ import { isRecord } from "../../shared/planning/json.ts";
 import {
   CLAIM_ANNOTATION,
   GUARDED_ANNOTATION,
+  HEALING_ANNOTATION,
   POOL_FINALIZER,
   REVISION_LABEL,
   REVOKED_ANNOTATION,
@@ -132,7 +133,7 @@ function judgePool(change: Change, facts: Case): string | undefined {
     : "invariant 1: more of the pool is changed than claim and finalizer";
 }
 
-const MARKS: readonly string[] = [CLAIM_ANNOTATION, REVOKED_ANNOTATION, GUARDED_ANNOTATION];
+const MARKS: readonly string[] = [CLAIM_ANNOTATION, HEALING_ANNOTATION, REVOKED_ANNOTATION, GUARDED_ANNOTATION];
 
 function freeParts({ metadata, ...rest }: KubeObject): unknown {
   const { annotations = {}, resourceVersion: _version, finalizers = [], ...others } = metadata;
@@ -280,7 +281,7 @@ function judgeDelete(change: Change, facts: Case, uid: string): string | undefin
   if (!states.some(({ machines }) => machines.get(machine)?.isMember === true))
     return "invariant 1: a machine is deleted whose labels left";
   const replacement = judgeReplacement(change, facts, { owner: uid, machine });
-  if (replacement === undefined) {
+  if (replacement === undefined || isHealing(change, states, machine)) {
     facts.replaced.add(machine);
     return undefined;
   }
@@ -293,6 +294,26 @@ function judgeDelete(change: Change, facts: Case, uid: string): string | undefin
     return replicas !== undefined && scalesIn && isChosen && live + created - deleted > replicas;
   });
   return allowed ? undefined : `invariant 2: a machine is deleted beyond the surplus; ${replacement}`;
+}
+
+const FAILING: readonly unknown[] = ["CrashLoopBackOff", "ErrorUnschedulable"];
+const SECONDS: Readonly<Record<string, number>> = { "1m": 60 };
+const HEALING_DEFAULTS = { failures: 3, seconds: 300 } as const;
+/** How far the clocks of the API servers are apart, and their time is told in whole seconds. */
+const SKEW_MS = 31_000;
+
+/** Whether the machine was down and had failed to start for as often or as long as its pool says. */
+function isHealing({ after }: Change, states: readonly State[], machine: string): boolean {
+  const at = Date.parse(after?.metadata.deletionTimestamp ?? "");
+  return isAllowed(states, ({ machines }, { healing }) => {
+    const found = machines.get(machine);
+    if (healing === undefined || found === undefined || !found.isMember || found.isAvailable) return false;
+    const { failures, shown, since } = found.trouble;
+    const { startUpFailureThreshold: threshold, minFailingToStartDuration: duration } = healing;
+    if (failures >= (typeof threshold === "number" ? threshold : HEALING_DEFAULTS.failures)) return true;
+    const seconds = SECONDS[String(duration)] ?? HEALING_DEFAULTS.seconds;
+    return FAILING.includes(shown) && typeof since === "string" && at + SKEW_MS >= Date.parse(since) + seconds * 1_000;
+  });
 }
 
 /** What is not as it should be when everything has come to rest; empty when the cluster matches. */
@@ -346,6 +367,7 @@ function poolMismatches(pool: KubeObject, { vms, cluster }: Everything): string[
   const shown = Array.isArray(conditions) ? conditions.map((entry) => (isRecord(entry) ? entry["type"] : entry)) : [];
   expect("status.labelSelector", status["labelSelector"], `pool=${selectorOf(name)["pool"]}`);
   const claim = claimOf(pool);
+  expect("what is remembered of healing", pool.metadata.annotations?.[HEALING_ANNOTATION], undefined);
   expect("the claim's generation", claim["generation"], pool.metadata.generation);
   expect(
     "what is claimed",

@@ -54,6 +54,32 @@ export function endSteps(cluster: MemoryCluster): readonly Step[] {
   );
 }
 
+/** A machine whose guest does not come up: its instance fails before it ran, or finds no node. */
+export function startFailureSteps(cluster: MemoryCluster): readonly Step[] {
+  const machines = machinesOf(cluster);
+  const { store } = cluster;
+  return store.list(machines.vmKind).flatMap((vm) => {
+    const { name, namespace } = vm.metadata;
+    const instance = store.get(machines.instanceKind, namespace, name);
+    if (isTerminating(vm) || instance === undefined || isTerminating(instance) || isReady(instance)) return [];
+    if (recordAt(instance, "status")["phase"] !== "Scheduling") return [];
+    const { consecutiveFailCount: count } = recordAt(recordAt(vm, "status"), "startFailure");
+    const show = (more: object) => {
+      const status = { ready: false, conditions: conditionsAt(cluster, vm, false), ...more };
+      merge(machines, vm, "/status", { status });
+    };
+    const fail = () => {
+      merge(machines, instance, "", { status: { phase: "Failed", conditions: conditions(false) } });
+      const startFailure = { consecutiveFailCount: (typeof count === "number" ? count : 0) + 1 };
+      show({ startFailure, printableStatus: "CrashLoopBackOff" });
+    };
+    return [
+      { label: `fail to start ${name}`, take: fail },
+      { label: `find no node for ${name}`, take: () => show({ printableStatus: "ErrorUnschedulable" }) },
+    ];
+  });
+}
+
 /** Whatever runs is ready again. */
 export function recoverAll(cluster: MemoryCluster): void {
   for (const step of crashSteps(cluster)) if (step.label.startsWith("recover ")) step.take();
@@ -142,7 +168,8 @@ function vmSteps(machines: Machines, vm: KubeObject): Step[] {
   const created = own !== undefined;
   const status = recordAt(vm, "status");
   if (ready === isReady(vm) && created === (status["created"] === true)) return [...disks, ...runs];
-  const report = { ready, created, conditions: conditions(ready) };
+  const well = ready ? { startFailure: null, printableStatus: "Running" } : {};
+  const report = { ready, created, conditions: conditionsAt(cluster, vm, ready), ...well };
   return [
     ...disks,
     ...runs,
@@ -262,6 +289,16 @@ function instanceSteps(machines: Machines, instance: KubeObject): Step[] {
 
 function conditions(ready: boolean) {
   return [{ type: "Ready", status: ready ? "True" : "False" }];
+}
+
+/** With the time of the last change, as the machine's own conditions have it. */
+function conditionsAt(cluster: MemoryCluster, vm: KubeObject, ready: boolean) {
+  const list: unknown = recordAt(vm, "status")["conditions"];
+  const [known] = Array.isArray(list) ? list.filter(isRecord) : [];
+  const status = ready ? "True" : "False";
+  const isSince = known?.["status"] === status && typeof known["lastTransitionTime"] === "string";
+  const lastTransitionTime = isSince ? known["lastTransitionTime"] : new Date(cluster.now()).toISOString();
+  return [{ type: "Ready", status, lastTransitionTime }];
 }
 
 function controlledBy({ apiVersion, kind, metadata: { name, uid } }: KubeObject) {

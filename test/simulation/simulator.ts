@@ -7,7 +7,7 @@ import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./cover
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
 import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
-import { crashSteps, endSteps, kubevirtSteps, recoverAll, reportSteps } from "./kubevirt.ts";
+import { crashSteps, endSteps, kubevirtSteps, recoverAll, reportSteps, startFailureSteps } from "./kubevirt.ts";
 import { ownersOf } from "./objects.ts";
 import { createRandom, type Random, seedOf } from "./random.ts";
 import { shrink } from "./shrink.ts";
@@ -269,6 +269,8 @@ interface Mood {
   readonly patienceMs: number;
   /** How often only little time passes while a call is under way. */
   readonly haste: number;
+  /** How often a guest that starts comes to nothing. */
+  readonly trouble: number;
   /** The pool has come to rest before the first step. */
   readonly startsAtRest: boolean;
   readonly users: UserMood;
@@ -276,6 +278,7 @@ interface Mood {
 
 function drawMood(random: Random): Mood {
   const isDuel = random.chance(0.6);
+  const isTroubled = random.chance(0.25);
   const usual = (kind: StepKind) => (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
   return {
     isDuel,
@@ -284,8 +287,12 @@ function drawMood(random: Random): Mood {
     burstMax: random.pick([6, 15, 30]) ?? 6,
     patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
     haste: random.pick([0.5, 0.9]) ?? 0.9,
+    trouble: isTroubled ? (random.pick([0.2, 0.6]) ?? 0) : 0,
     startsAtRest: random.chance(0.7),
-    users: drawUserMood(random, random.chance(0.35) ? "rollingOut" : isDuel ? "scaling" : "anything"),
+    users: drawUserMood(
+      random,
+      isTroubled ? "healing" : random.chance(0.35) ? "rollingOut" : isDuel ? "scaling" : "anything",
+    ),
   };
 }
 
@@ -338,9 +345,12 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "finish":
       return finish(run, random);
     case "kubevirt": {
-      const label = takeAny(kubevirtSteps(cluster), random);
+      const trouble = random.chance(run.mood.trouble) ? takeAny(startFailureSteps(cluster), random) : undefined;
+      const label = trouble ?? takeAny(kubevirtSteps(cluster), random);
       if (!run.mood.isDuel || label === undefined || random.chance(0.3)) return label;
-      for (let left = KUBEVIRT_STEPS_MAX; left > 0 && takeAny(kubevirtSteps(cluster), random); left -= 1);
+      for (let left = KUBEVIRT_STEPS_MAX; left > 0 && takeAny(kubevirtSteps(cluster), random); left -= 1) {
+        if (random.chance(run.mood.trouble)) takeAny(startFailureSteps(cluster), random);
+      }
       return "KubeVirt catches up";
     }
     case "user":
@@ -348,7 +358,9 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "garbage":
       return takeAny(garbageSteps(cluster), random);
     case "crash": {
-      const label = takeAny(random.chance(0.85) ? crashSteps(cluster) : endSteps(cluster), random);
+      const failures = random.chance(0.4) ? startFailureSteps(cluster) : [];
+      const usual = random.chance(0.85) ? crashSteps(cluster) : endSteps(cluster);
+      const label = takeAny(failures.length > 0 ? failures : usual, random);
       // Often told at once: a machine's rank changes with it.
       if (label !== undefined && random.chance(0.7)) takeAny(reportSteps(cluster), random);
       return label;

@@ -43,6 +43,7 @@ export function drawPoolForm(random: Random): PoolForm {
           maxUnavailable: random.pick(BUDGETS) ?? null,
           updateStrategy: random.pick(UPDATE_STRATEGIES) ?? null,
           scaleInStrategy: keeps ? KEEPING : null,
+          autohealing: random.pick(HEALINGS) ?? null,
         }
       : {},
   };
@@ -80,6 +81,12 @@ const ONE_OF = { unmanaged: null, opportunistic: null, proactive: null } as cons
 const TIER = { matchLabels: { tier: "a" } } as const;
 const SORTS = ["AscendingOrder", "DescendingOrder", "Newest", "Oldest", "Random"] as const;
 const BUDGETS = [null, 1, 1, 2, "25%", "50%", "100%"] as const;
+const HEALINGS = [
+  null,
+  {},
+  { startUpFailureThreshold: 1 },
+  { startUpFailureThreshold: 2, minFailingToStartDuration: "1m" },
+] as const;
 const UPDATE_STRATEGIES = [
   null,
   { ...ONE_OF, proactive: {} },
@@ -126,6 +133,7 @@ const POOL_ACTS = [
   "budget",
   "scaleInStrategy",
   "preserve",
+  "heal",
   "break",
   "repair",
   "takeClaim",
@@ -142,7 +150,7 @@ const VM_ACTS = [
 type VmAct = (typeof VM_ACTS)[number];
 
 /** What users busy themselves with: in a roll-out somebody edits the template again and again. */
-export type Business = "scaling" | "rollingOut" | "anything";
+export type Business = "scaling" | "rollingOut" | "healing" | "anything";
 
 export function drawUserMood(random: Random, business: Business): UserMood {
   const mostlyScale = business === "scaling";
@@ -157,13 +165,25 @@ export function drawUserMood(random: Random, business: Business): UserMood {
       form: drawPoolForm(random),
     };
   }
+  const form = drawPoolForm(random);
+  if (business === "healing") {
+    const autohealing = random.pick(HEALINGS.slice(1)) ?? null;
+    return {
+      poolActs: ["heal", ...POOL_ACTS.filter(() => random.chance(0.15))],
+      vmActs: VM_ACTS.filter(() => random.chance(0.3)),
+      scaling: 0.6,
+      otherPool: 0.02,
+      vmShare: random.pick([0, 0.1, 0.4]) ?? 0,
+      form: { ...form, rules: { ...form.rules, autohealing } },
+    };
+  }
   return {
     poolActs: POOL_ACTS.filter(() => random.chance(0.3)),
     vmActs: VM_ACTS.filter(() => random.chance(0.5)),
     scaling: mostlyScale ? 0.85 : 0.5,
     otherPool: mostlyScale ? 0.02 : 0.2,
     vmShare: random.pick(mostlyScale ? [0, 0.1, 0.4] : [0, 0.15, 0.4]) ?? 0,
-    form: drawPoolForm(random),
+    form,
   };
 }
 
@@ -311,6 +331,8 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
       return step("chooses how to scale in", { spec: { scaleInStrategy: random.pick(SCALE_IN_STRATEGIES) ?? null } });
     case "preserve":
       return step("says what is kept of", { spec: { scaleInStrategy: random.pick(PRESERVATIONS) ?? null } });
+    case "heal":
+      return step("chooses how to heal", { spec: { autohealing: random.pick(HEALINGS) ?? null } });
     case "break":
       return step("breaks", { spec: random.pick(ILLEGAL_SPECS) });
     case "repair":
