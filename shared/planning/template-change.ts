@@ -50,8 +50,13 @@ export function classifyChange(
 
 /** A short stable text that two templates share when they make the same machines. */
 export function templateHash(spec: PoolSpec): string {
-  return fnv1a(canonicalText(machineOf(spec, "*"), []));
+  const hash = HASHES.get(spec) ?? fnv1a(canonicalText(machineOf(spec, "*"), []));
+  HASHES.set(spec, hash);
+  return hash;
 }
+
+/** Of each spec, for as long as somebody has it: no spec is changed once it is read, and one pass asks several times. */
+const HASHES = new WeakMap<PoolSpec, string>();
 
 /** Whether a running instance already has what the wanted VM sets of the live fields; KubeVirt fills in what it does not set. */
 export function showsLiveFields(instanceSpec: unknown, wanted: VmSpec): boolean {
