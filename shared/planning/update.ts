@@ -368,7 +368,7 @@ function budgetOf({ spec, members, leaving, instances }: Acting): number {
   const replicas = spec.replicas ?? 1;
   const instanceOf = byMachine(instances);
   const staying = members.filter((vm) => !leaving.includes(vm));
-  // One that is asked to stop is as good as stopped.
+  // One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done.
   const unavailable = staying.filter((vm) => vm.requested || !isAvailable(vm, instanceOf.get(vm.uid))).length;
   const missing = Math.max(0, replicas - staying.length);
   return resolveMaxUnavailable(spec.maxUnavailable, replicas) - unavailable - missing;
@@ -390,7 +390,7 @@ function recordIn(value: unknown): Readonly<Record<string, unknown>> {
   return isRecord(value) ? value : {};
 }
 
-/** One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done. */
+/** Its guest runs and is ready, maybe not for long: replacing one that was asked to stop costs budget, too. */
 function isAvailable(vm: Vm, instance: Instance | undefined): boolean {
   return !vm.terminating && instance !== undefined && !instance.terminating && instance.ready;
 }
