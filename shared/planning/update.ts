@@ -100,12 +100,10 @@ export function planUpdate(input: UpdateInput): Update {
   const hasClaims = (claim?.restart.length ?? 0) > 0;
   const instances = strategy === "proactive" || hasClaims ? seen.instances : [];
   if (instances === undefined) return { ...NOTHING, needs: [{ read: "instances" }] };
-  const names = [...live, ...instances].map(({ labels }) => labels[REVISION_LABEL]);
-  const unread = [...new Set(names)].filter(
-    (name) => name !== undefined && name !== target && !seen.revisions.has(name),
-  );
-  if (unread.length > 0)
-    return { ...NOTHING, needs: [{ read: "revisions", names: unread.filter((name) => name !== undefined) }] };
+  const labels = [...live, ...instances].map((object) => object.labels[REVISION_LABEL]);
+  const names = new Set(labels.filter((name) => name !== undefined));
+  const unread = [...names].filter((name) => name !== target && !seen.revisions.has(name));
+  if (unread.length > 0) return { ...NOTHING, needs: [{ read: "revisions", names: unread }] };
   const policy = spec.updateStrategy?.proactive?.selectionPolicy;
   const chosen = new Set(filterBySelectors(policy, live));
   const instanceOf = byMachine(instances);
@@ -116,7 +114,7 @@ export function planUpdate(input: UpdateInput): Update {
     return { ...NOTHING, needs: [{ read: "liveUpdates" }] };
   }
   return act(
-    { ...input, live, instances, strategy, target },
+    { ...input, live, instances, instanceOf, strategy, target },
     judged.map((entry) => settleLive(entry, seen)),
   );
 }
@@ -264,6 +262,7 @@ function compare(
 
 interface Acting extends Finishing {
   readonly instances: readonly Instance[];
+  readonly instanceOf: ReadonlyMap<string, Instance>;
 }
 
 function act(input: Acting, judged: readonly Judged[]): Update {
@@ -276,8 +275,8 @@ function act(input: Acting, judged: readonly Judged[]): Update {
       ? [{ kind: "labelInstance", instance: step.instance, revision: revisionOf(vm) ?? target, why: step.why } as const]
       : [],
   );
-  const guarded = chooseGuarded(input, judged);
-  const reasons = explain(input, judged, guarded.waiting);
+  const { waiting, ...guarded } = chooseGuarded(input, judged);
+  const reasons = explain(input, judged, waiting);
   const update: Update = {
     ...NOTHING,
     ...guarded,
@@ -317,16 +316,12 @@ function moveAction(now: number, { vm, base, spec, target }: Move): Action {
 function chooseGuarded(input: Acting, judged: readonly Judged[]) {
   const { seen, spec, claim, claimedDeletes, leaving, limits } = input;
   const due = judged.filter(({ step }) => step.kind === "restart" || step.kind === "replace");
+  const dueOf = new Map(due.map((entry) => [entry.vm, entry]));
   const wasClaimed = ({ vm, step }: Judged) =>
     step.kind === "restart" ? isClaimed(step.instance, claim?.restart ?? []) : claimedDeletes.includes(vm);
   const policy = spec.updateStrategy?.proactive?.selectionPolicy?.sortPolicy;
-  const order = rank(
-    seen.pool,
-    due.map(({ vm }) => vm),
-    policy,
-    { notReadyFirst: true },
-  );
-  const ranked = order.flatMap((vm) => due.filter((entry) => entry.vm === vm));
+  const order = rank(seen.pool, [...dueOf.keys()], policy, { notReadyFirst: true });
+  const ranked = order.flatMap((vm) => dueOf.get(vm) ?? []);
   let budget = budgetOf(input);
   const taken: Judged[] = [];
   const waiting: Judged[] = [];
@@ -364,9 +359,8 @@ function chooseGuarded(input: Acting, judged: readonly Judged[]) {
 }
 
 /** How many available machines may become unavailable now. */
-function budgetOf({ spec, members, leaving, instances }: Acting): number {
+function budgetOf({ spec, members, leaving, instanceOf }: Acting): number {
   const replicas = spec.replicas ?? 1;
-  const instanceOf = byMachine(instances);
   const staying = members.filter((vm) => !leaving.includes(vm));
   // One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done.
   const unavailable = staying.filter((vm) => vm.requested || !isAvailable(vm, instanceOf.get(vm.uid))).length;
