@@ -79,14 +79,18 @@ export function updateStrategyOf({ updateStrategy }: PoolSpec): Strategy {
 
 /** Whether every machine is known to follow the template already, by what the last passes wrote down. */
 export function isRolledOut(spec: PoolSpec, claim: Claim | undefined, live: readonly Vm[]): boolean {
-  const strategy = updateStrategyOf(spec);
   if (live.length === 0) return true;
   const rollout = claim?.rollout;
-  if (rollout === undefined || rollout.template !== templateHash(spec)) return false;
+  if (rollout === undefined || !isUpToDate(rollout, spec)) return false;
   // Which revisions it finds there is of no interest: they were pruned when the template changed.
-  if (strategy === "unmanaged") return true;
-  if (strategy === "proactive" && !rollout.instances) return false;
+  if (updateStrategyOf(spec) === "unmanaged") return true;
   return live.every((vm) => rollout.revisions.includes(revisionOf(vm) ?? ""));
+}
+
+/** Whether a roll-out that is on record is that of the template in force, and went as far as the strategy asks. */
+export function isUpToDate(rollout: Rollout | undefined, spec: PoolSpec): boolean {
+  if (rollout?.template !== templateHash(spec)) return false;
+  return rollout.instances || updateStrategyOf(spec) !== "proactive";
 }
 
 /** Decides what to do about machines that were made from another template than the one in force. */
