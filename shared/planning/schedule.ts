@@ -28,7 +28,7 @@ export function resyncCause(
 }
 
 /** Something is left to do or to wait for, as far as the pool itself shows. */
-export function isUnsettled(pool: Pool): boolean {
+function isUnsettled(pool: Pool): boolean {
   const { status } = pool;
   const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
   if (pool.deleting || claim === undefined || claim.generation !== pool.generation) return true;
