@@ -1,7 +1,7 @@
 /** What the planner knows of a pool and of its machines, and the schemas that read them from the API's JSON. */
 import * as z from "zod";
 import { ordinalOf, POOL_GROUP, POOL_KIND, REVISION_LABEL } from "./names.ts";
-import { type Labels, labelSelectorSchema, labelsSchema } from "./selector.ts";
+import { type Labels, labelSelectorSchema, labelsSchema, requirementSchema } from "./selector.ts";
 
 const ownerReferenceSchema = z.looseObject({
   apiVersion: z.string(),
@@ -89,15 +89,12 @@ const selectionPolicySchema = z.looseObject({
   selectors: z
     .looseObject({
       labelSelector: labelSelectorSchema.nullish(),
-      nodeSelectorRequirementMatcher: z
-        .array(z.strictObject({ key: z.string(), operator: z.string(), values: z.array(z.string()).nullish() }))
-        .nullish(),
+      nodeSelectorRequirementMatcher: z.array(requirementSchema).nullish(),
     })
     .nullish(),
 });
 /** Which machines come first, and which are left out. */
 export type SelectionPolicy = z.infer<typeof selectionPolicySchema>;
-export type StatePreservation = z.infer<typeof statePreservationSchema>;
 const templateMetadataSchema = z.looseObject({
   labels: labelsSchema.nullish(),
   annotations: z.record(z.string(), z.string()).nullish(),
