@@ -1,7 +1,7 @@
 /** Does what a plan says, in its order, and collects every outcome. Decides nothing but when to stop. */
 import { announceAdvice } from "../planning/advice.ts";
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
-import { isRecord } from "../planning/json.ts";
+import { recordOf } from "../planning/json.ts";
 import type { Revision, Vm } from "../planning/model.ts";
 import {
   CLAIM_ANNOTATION,
@@ -445,9 +445,7 @@ function dropPoolFinalizer(context: ApplyContext): Promise<Result> {
 }
 
 function metadataOf(object: unknown): Readonly<Record<string, unknown>> {
-  if (!isRecord(object)) return {};
-  const { metadata } = object;
-  return isRecord(metadata) ? metadata : {};
+  return recordOf(recordOf(object)["metadata"]);
 }
 
 function resourceVersionOf(object: unknown): string | undefined {

@@ -1,6 +1,6 @@
 /** What pools are, in short, from the pool objects alone. Reads clusters. */
 import { type Claim, parseClaim } from "../planning/claim.ts";
-import { isRecord } from "../planning/json.ts";
+import { recordOf } from "../planning/json.ts";
 import type { Condition, Pool } from "../planning/model.ts";
 import { CLAIM_ANNOTATION } from "../planning/names.ts";
 import { isUpToDate, updateStrategyOf } from "../planning/update.ts";
@@ -30,7 +30,7 @@ export interface PoolSummary {
 
 export function summarize(pool: Pool): PoolSummary {
   const { namespace, name, generation, deleting, status } = pool;
-  const spec = isRecord(pool.spec) ? pool.spec : {};
+  const spec = recordOf(pool.spec);
   const replicas = spec["replicas"] ?? 1;
   const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
   return {

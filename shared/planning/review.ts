@@ -1,7 +1,7 @@
 /** Judges a create or update of a pool before it is stored, with the rules that guard the pass. */
 import * as z from "zod";
 import { describeProblems, type Problem } from "./errors.ts";
-import { canonicalJson, isRecord } from "./json.ts";
+import { canonicalJson, recordOf } from "./json.ts";
 import { type PoolSpec, poolSpecSchema } from "./model.ts";
 import { templateHash } from "./template-change.ts";
 import { judge, nameProblems } from "./verdict.ts";
@@ -27,7 +27,7 @@ export function judgeReview(object: unknown, oldObject: unknown): ReviewVerdict 
   const { metadata, spec } = parsed.data;
   if (metadata.deletionTimestamp !== undefined) return {};
   const name = metadata.name ?? metadata.generateName ?? "";
-  const oldSpec = isRecord(oldObject) ? oldObject["spec"] : undefined;
+  const oldSpec = recordOf(oldObject)["spec"];
   const verdict = judge({ name, spec });
   const problems = [
     ...(verdict.legal ? [] : verdict.problems),
@@ -49,7 +49,7 @@ function isNewTemplate(spec: PoolSpec, oldSpec: unknown): boolean {
 }
 
 function selectorOf(spec: unknown): string {
-  return canonicalJson(isRecord(spec) ? spec["selector"] : undefined);
+  return canonicalJson(recordOf(spec)["selector"]);
 }
 
 function refuse(causes: readonly Problem[]): ReviewVerdict {

@@ -1,6 +1,6 @@
 /** What a new template means for a machine that an older one made. */
 import { fnv1a } from "./hash.ts";
-import { isRecord } from "./json.ts";
+import { isAbsent, isRecord, recordOf } from "./json.ts";
 import type { PoolSpec, VmSpec } from "./model.ts";
 import { REVISION_LABEL } from "./names.ts";
 import { canonicalText, isNothing, isSame, type Path } from "./semantic.ts";
@@ -113,15 +113,10 @@ function withGuest(from: unknown, to: unknown): unknown {
   return { ...from, guest: to["guest"] };
 }
 
-function isAbsent(value: unknown): boolean {
-  return value === undefined || value === null;
-}
-
 function objectAt(value: unknown, path: Path): Json {
-  const found = valueAt(value, path);
-  return isRecord(found) ? found : {};
+  return recordOf(valueAt(value, path));
 }
 
 function valueAt(value: unknown, path: Path): unknown {
-  return path.reduce<unknown>((holder, field) => (isRecord(holder) ? holder[field] : undefined), value);
+  return path.reduce<unknown>((holder, field) => recordOf(holder)[field], value);
 }

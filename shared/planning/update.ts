@@ -1,6 +1,6 @@
 /** Moves machines to the template in force, and restarts or replaces what cannot follow it running, within `maxUnavailable`. */
 import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts";
-import { isRecord } from "./json.ts";
+import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
 import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
@@ -305,7 +305,7 @@ interface Move {
 function moveAction(now: number, { vm, base, spec, target }: Move): Action {
   const patch = moveVm(vm, { base, target: spec, ordinal: vm.ordinal ?? 0, revision: target });
   const at = new Date(now).toISOString();
-  const annotations = { ...recordIn(patch.metadata?.["annotations"]), [UPDATED_ANNOTATION]: at };
+  const annotations = { ...recordOf(patch.metadata?.["annotations"]), [UPDATED_ANNOTATION]: at };
   const why = base === undefined ? "its revision is lost" : "it was made from an older template";
   return {
     kind: "updateVm",
@@ -382,10 +382,6 @@ export function resolveMaxUnavailable(value: PoolSpec["maxUnavailable"], replica
 function byMachine(instances: readonly Instance[]): ReadonlyMap<string, Instance> {
   const ordered = instances.toSorted(byNameAndUid);
   return new Map(ordered.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
-}
-
-function recordIn(value: unknown): Readonly<Record<string, unknown>> {
-  return isRecord(value) ? value : {};
 }
 
 /** Its guest runs and is ready, maybe not for long: replacing one that was asked to stop costs budget, too. */
