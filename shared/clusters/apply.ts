@@ -7,8 +7,10 @@ import {
   CLAIM_ANNOTATION,
   GUARDED_ANNOTATION,
   POOL_FINALIZER,
+  POOL_GROUP,
   REVISION_LABEL,
   REVOKED_ANNOTATION,
+  revisionName,
   vmName,
 } from "../planning/names.ts";
 import type { Action, ActionKind, Observation, Plan } from "../planning/plan.ts";
@@ -225,7 +227,7 @@ async function createVm(
   const { cluster, seen, poolVersion } = context;
   const { pool, verdict } = seen;
   if (!verdict.legal) return SKIPPED;
-  const poolApiVersion = `pool.kubevirt.io/${poolVersion}`;
+  const poolApiVersion = `${POOL_GROUP}/${poolVersion}`;
   const vm = buildVm({ pool, spec: verdict.spec, poolApiVersion, ordinal, revision });
   const answer = await send(context, () => cluster.create(VIRTUAL_MACHINES, pool, vm), onUnclear);
   if (answer === undefined) return SKIPPED;
@@ -236,13 +238,13 @@ async function createVm(
 
 async function createRevision(name: string, context: ApplyContext): Promise<Result> {
   const { cluster, seen, poolVersion } = context;
-  const revision = buildRevision(seen.pool, `pool.kubevirt.io/${poolVersion}`, name);
+  const revision = buildRevision(seen.pool, `${POOL_GROUP}/${poolVersion}`, name);
   const answer = await send(context, () => cluster.create(CONTROLLER_REVISIONS, seen.pool, revision));
   if (answer === undefined) return SKIPPED;
   if (answer.ok) return DONE;
   // Another pass was quicker; under the generation's own name the next look says whose it is.
-  const isOwnName = name !== `${seen.pool.name}-${seen.pool.generation}`;
-  return answer.failure.kind === "alreadyExists" && isOwnName ? ALREADY : failed(answer.failure);
+  const isOwnName = name === revisionName(seen.pool.name, seen.pool.generation);
+  return answer.failure.kind === "alreadyExists" && !isOwnName ? ALREADY : failed(answer.failure);
 }
 
 /** An object of the pool's namespace, as it was read. */
