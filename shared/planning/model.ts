@@ -261,7 +261,7 @@ export function parseInstance(object: unknown): Instance | undefined {
   const parsed = instanceSchema.safeParse(object);
   if (!parsed.success) return undefined;
   const { metadata, spec, status } = parsed.data;
-  const controller = metadata.ownerReferences?.find((owner) => owner.controller === true);
+  const controller = controllerOf({ owners: metadata.ownerReferences ?? [] });
   return {
     name: metadata.name,
     uid: metadata.uid,
@@ -288,9 +288,9 @@ function timeOf(timestamp: string | undefined): number {
   return Number.isNaN(time) ? 0 : time;
 }
 
-/** The owner that controls a VM or a disk, if any. */
-export function controllerOf(vm: Pick<Vm, "owners">): OwnerReference | undefined {
-  return vm.owners.find(({ controller }) => controller === true);
+/** The owner that controls an object, if any. */
+export function controllerOf({ owners }: { readonly owners: readonly OwnerReference[] }): OwnerReference | undefined {
+  return owners.find(({ controller }) => controller === true);
 }
 
 /** Whether an owner is a VirtualMachinePool, of whatever version. */
@@ -331,7 +331,7 @@ export function parseRevision(object: unknown): Revision | undefined {
   const parsed = revisionSchema.safeParse(object);
   if (!parsed.success) return undefined;
   const { metadata, revision, data } = parsed.data;
-  const owner = (metadata.ownerReferences ?? []).find(({ controller }) => controller === true);
+  const owner = controllerOf({ owners: metadata.ownerReferences ?? [] });
   const { name, uid, resourceVersion } = metadata;
   return { name, uid, resourceVersion, ownerUid: owner?.uid, generation: revision, spec: data };
 }
