@@ -13,7 +13,7 @@ import { fleetConfigSchema, readConfig } from "../shared/runtime/config.ts";
 import { type HttpAnswer, type HttpEvent, httpEventSchema, json, problem } from "../shared/runtime/http.ts";
 import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
 import { once } from "../shared/runtime/once.ts";
-import { comesAfter, type Page, readPage, writeToken } from "../shared/runtime/pages.ts";
+import { byPosition, type Page, readPage, writeToken } from "../shared/runtime/pages.ts";
 import { createStack } from "../shared/runtime/stack.ts";
 
 const TIME_RESERVE_MS = 3_000;
@@ -77,8 +77,8 @@ async function showAll({ rawQueryString }: HttpEvent, call: Call): Promise<HttpA
 function formatPage(views: readonly ClusterView[], { after, limit }: Page) {
   const found = views
     .flatMap((view) => (view.failure === undefined ? view.pools.map((pool) => ({ cluster: view.name, ...pool })) : []))
-    .filter((pool) => after === undefined || comesAfter(pool, after))
-    .toSorted((a, b) => (comesAfter(a, b) ? 1 : -1));
+    .filter((pool) => after === undefined || byPosition(pool, after) > 0)
+    .toSorted(byPosition);
   const pools = found.slice(0, limit);
   const last = pools.at(-1);
   const unreachable = views.flatMap(({ name, failure }) =>

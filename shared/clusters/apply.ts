@@ -1,15 +1,17 @@
 /** Does what a plan says, in its order, and collects every outcome. Decides nothing but when to stop. */
 import { announceAdvice } from "../planning/advice.ts";
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
-import { isRecord } from "../planning/json.ts";
-import type { Pool, Revision, Vm } from "../planning/model.ts";
+import { recordOf } from "../planning/json.ts";
+import type { Pool, Vm } from "../planning/model.ts";
 import {
   CLAIM_ANNOTATION,
   GUARDED_ANNOTATION,
   HEALING_ANNOTATION,
   POOL_FINALIZER,
+  POOL_GROUP,
   REVISION_LABEL,
   REVOKED_ANNOTATION,
+  revisionName,
   vmName,
 } from "../planning/names.ts";
 import type { Action, ActionKind, Observation, Plan } from "../planning/plan.ts";
@@ -74,7 +76,7 @@ export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Appl
   const progress: Progress = { outcomes: [], ledger: context.seen.ledger, poolResourceVersion: undefined };
   await applyUpkeep(plan, context, progress);
   await applyAll(of(plan, "revokeDelete", "revokeRestart"), progress, (action) =>
-    action.kind === "revokeDelete" ? revoke(action.vm, context) : revokeRestart(action, context),
+    action.kind === "revokeDelete" ? touch(context, VIRTUAL_MACHINES, action.vm) : revokeRestart(action, context),
   );
   const revoked = !hasFailed(progress, "revokeDelete") && !hasFailed(progress, "revokeRestart");
   if (!revoked || !(await applyClaim(plan, context, progress))) {
@@ -88,10 +90,14 @@ export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Appl
     await applyCreates(named[0], context, progress);
     await applyGrowing(named[1], progress, (action) => updateVm(action, context));
   }
-  await applyAll(of(plan, "deleteVm"), progress, (action) => deleteVm(action.vm, context));
+  await applyAll(of(plan, "deleteVm"), progress, ({ vm }) =>
+    deleteAsRead(context, { type: VIRTUAL_MACHINES, object: vm }),
+  );
   await applyAll(of(plan, "restartInstance"), progress, (action) => restart(action, context));
   await applyAll(of(plan, "labelInstance"), progress, (action) => labelInstance(action, context));
-  await applyAll(of(plan, "pruneRevision"), progress, ({ revision }) => prune(revision, context));
+  await applyAll(of(plan, "pruneRevision"), progress, ({ revision }) =>
+    deleteAsRead(context, { type: CONTROLLER_REVISIONS, object: revision }),
+  );
   await applyAll(of(plan, "dropPoolFinalizer"), progress, () => dropPoolFinalizer(context));
   return progress;
 }
@@ -222,7 +228,7 @@ async function createVm(
   const { cluster, seen, poolVersion } = context;
   const { pool, verdict } = seen;
   if (!verdict.legal) return SKIPPED;
-  const poolApiVersion = `pool.kubevirt.io/${poolVersion}`;
+  const poolApiVersion = `${POOL_GROUP}/${poolVersion}`;
   const vm = buildVm({ pool, spec: verdict.spec, poolApiVersion, ordinal, revision });
   const answer = await send(context, () => cluster.create(VIRTUAL_MACHINES, pool, vm), onUnclear);
   if (answer === undefined) return SKIPPED;
@@ -233,33 +239,36 @@ async function createVm(
 
 async function createRevision(name: string, context: ApplyContext): Promise<Result> {
   const { cluster, seen, poolVersion } = context;
-  const revision = buildRevision(seen.pool, `pool.kubevirt.io/${poolVersion}`, name);
+  const revision = buildRevision(seen.pool, `${POOL_GROUP}/${poolVersion}`, name);
   const answer = await send(context, () => cluster.create(CONTROLLER_REVISIONS, seen.pool, revision));
   if (answer === undefined) return SKIPPED;
   if (answer.ok) return DONE;
   // Another pass was quicker; under the generation's own name the next look says whose it is.
-  const isOwnName = name !== `${seen.pool.name}-${seen.pool.generation}`;
-  return answer.failure.kind === "alreadyExists" && isOwnName ? ALREADY : failed(answer.failure);
+  const isOwnName = name === revisionName(seen.pool.name, seen.pool.generation);
+  return answer.failure.kind === "alreadyExists" && !isOwnName ? ALREADY : failed(answer.failure);
 }
 
-async function deleteVm(vm: Vm, context: ApplyContext): Promise<Result> {
+/** An object of the pool's namespace, as it was read. */
+interface Target {
+  readonly type: ResourceType;
+  readonly object: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+  readonly subresource?: "status";
+}
+
+/** One delete, which misses when the object was changed since it was read. */
+async function deleteAsRead(context: ApplyContext, { type, object }: Target): Promise<Result> {
   const { cluster, seen } = context;
-  const at = { namespace: seen.pool.namespace, name: vm.name };
-  return settle(await send(context, () => cluster.delete(VIRTUAL_MACHINES, at, vm)));
+  const at = { namespace: seen.pool.namespace, name: object.name };
+  return settle(await send(context, () => cluster.delete(type, at, object)));
 }
 
-/** One merge patch of an object of the pool's namespace, which misses when the object was changed since it was read. */
+/** One merge patch, which misses likewise. */
 async function patchAsRead(
   context: ApplyContext,
-  target: {
-    readonly type: ResourceType;
-    readonly object: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
-    readonly subresource?: "status";
-  },
+  { type, object, subresource }: Target,
   change: { readonly metadata?: object; readonly [field: string]: unknown },
 ): Promise<Result> {
   const { cluster, seen } = context;
-  const { type, object, subresource } = target;
   const { name, uid, resourceVersion } = object;
   const body = { ...change, metadata: { ...change.metadata, uid, resourceVersion } };
   const at = { namespace: seen.pool.namespace, name };
@@ -284,18 +293,16 @@ const ASKS_TO_START: readonly unknown[] = ["Manual", "RerunOnFailure"];
  * Deletes the instance, which the machine then makes anew; or asks the machine to stop it and to start again, as `virtctl
  * restart` does. Either misses when what it was decided on has changed.
  */
-async function restart(
+function restart(
   { vm, instance }: Extract<Action, { kind: "restartInstance" }>,
   context: ApplyContext,
 ): Promise<Result> {
-  const { cluster, seen } = context;
   if (ASKS_TO_START.includes(vm.spec?.["runStrategy"])) {
     const stateChangeRequests = [{ action: "Stop", uid: instance.uid }, { action: "Start" }];
     const target = { type: VIRTUAL_MACHINES, object: vm, subresource: "status" } as const;
     return patchAsRead(context, target, { status: { stateChangeRequests } });
   }
-  const at = { namespace: seen.pool.namespace, name: instance.name };
-  return settle(await send(context, () => cluster.delete(INSTANCES, at, instance)));
+  return deleteAsRead(context, { type: INSTANCES, object: instance });
 }
 
 function labelInstance(
@@ -304,12 +311,6 @@ function labelInstance(
 ): Promise<Result> {
   const metadata = { labels: { [REVISION_LABEL]: revision } };
   return patchAsRead(context, { type: INSTANCES, object: instance }, { metadata });
-}
-
-async function prune(revision: Revision, context: ApplyContext): Promise<Result> {
-  const { cluster, seen } = context;
-  const at = { namespace: seen.pool.namespace, name: revision.name };
-  return settle(await send(context, () => cluster.delete(CONTROLLER_REVISIONS, at, revision)));
 }
 
 function changeDisk(
@@ -338,11 +339,6 @@ function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVmFinali
   return patchAsRead(context, { type: VIRTUAL_MACHINES, object: vm }, { metadata });
 }
 
-/** Changes the VM, so that a delete that still carries the old resourceVersion misses. Only a live object of that UID will do. */
-function revoke(vm: Vm, context: ApplyContext): Promise<Result> {
-  return touch(context, VIRTUAL_MACHINES, vm);
-}
-
 /** A restart is a call on the instance or on its machine: both are changed, so that it misses. */
 async function revokeRestart(
   { instance, vm }: Extract<Action, { kind: "revokeRestart" }>,
@@ -352,6 +348,7 @@ async function revokeRestart(
   return machine.result === "done" ? touch(context, INSTANCES, instance) : machine;
 }
 
+/** Changes the object, so that a call that still carries the old resourceVersion misses. Only a live object of that UID will do. */
 async function touch(
   context: ApplyContext,
   type: ResourceType,
@@ -455,9 +452,7 @@ function dropPoolFinalizer(context: ApplyContext): Promise<Result> {
 }
 
 function metadataOf(object: unknown): Readonly<Record<string, unknown>> {
-  if (!isRecord(object)) return {};
-  const { metadata } = object;
-  return isRecord(metadata) ? metadata : {};
+  return recordOf(recordOf(object)["metadata"]);
 }
 
 function resourceVersionOf(object: unknown): string | undefined {

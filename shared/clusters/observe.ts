@@ -22,7 +22,7 @@ import { KEPT_FOR_LABEL, REVISION_LABEL } from "../planning/names.ts";
 import type { Limits, Need, Observation, Plan } from "../planning/plan.ts";
 import { planPass } from "../planning/plan.ts";
 import { judge, type Verdict } from "../planning/verdict.ts";
-import type { ApiFailure, Cluster } from "./cluster.ts";
+import type { ApiFailure, Cluster, ListOptions, ObjectPlace, ResourceType } from "./cluster.ts";
 import {
   CLAIMS,
   CONTROLLER_REVISIONS,
@@ -66,7 +66,7 @@ export async function lookAt(cluster: Cluster, place: PoolPlace, options: LookOp
     return { kind: "unreadable", what: "the pool", failure: read.failure };
   }
   const pool = parsePool(read.value);
-  if (pool === undefined) return unreadable("the pool", "its metadata are not what the API promises");
+  if (pool === undefined) return unreadable("the pool", `its ${NOT_PROMISED}`);
   const now = read.serverTimeMs ?? options.now();
   const verdict = judge(pool);
   const base = await observeMachines(cluster, { pool, verdict, wide: options.wide });
@@ -171,57 +171,43 @@ async function observeRevisions(
 /** A selector of more revisions than this would make too long an address: then all pools' instances are read. */
 const REVISIONS_SELECTED_MAX = 40;
 
+const ALL_REVISIONS = { type: CONTROLLER_REVISIONS, what: "the list of revisions", parse: parseRevision, whose: "its" };
+const SOME_INSTANCES = { type: INSTANCES, what: "the list of instances", parse: parseInstance, whose: "an instance's" };
+
 /** The instances that carry a revision of the pool, and one by one those whose machine says that it has one. */
 async function observeInstances(cluster: Cluster, seen: Observation): Promise<Read<Partial<Observation>>> {
   const { pool, selected } = seen;
-  const listed = await cluster.list(CONTROLLER_REVISIONS, pool, { metadataOnly: true });
-  if (!listed.ok) return { kind: "unreadable", what: "the list of revisions", failure: listed.failure };
-  const parsed = parseAll(listed.value, parseRevision);
-  if (parsed === undefined) return unreadable("the list of revisions", "its metadata are not what the API promises");
-  const ownRevisions = parsed.filter(({ ownerUid }) => ownerUid === pool.uid);
+  const listed = await readAll(cluster, pool, { ...ALL_REVISIONS, metadataOnly: true });
+  if (listed.kind !== "read") return listed;
+  const ownRevisions = listed.value.filter(({ ownerUid }) => ownerUid === pool.uid);
   const own = selected.filter((vm) => isOwnedBy(vm, pool));
   const names = [...new Set([...ownRevisions.map(({ name }) => name), ...own.map(revisionOf)])].filter(
     (name) => name !== undefined,
   );
   const labelSelector =
     names.length > REVISIONS_SELECTED_MAX ? REVISION_LABEL : `${REVISION_LABEL} in (${names.sort().join(",")})`;
-  const answer = names.length === 0 ? undefined : await cluster.list(INSTANCES, pool, { labelSelector });
-  if (answer !== undefined && !answer.ok)
-    return { kind: "unreadable", what: "the list of instances", failure: answer.failure };
-  const instances = parseAll(answer?.value ?? [], parseInstance);
-  if (instances === undefined)
-    return unreadable("the list of instances", "an instance's metadata are not what the API promises");
+  const labelled = names.length === 0 ? none() : await readAll(cluster, pool, { ...SOME_INSTANCES, labelSelector });
+  if (labelled.kind !== "read") return labelled;
+  const instances = [...(labelled.value ?? [])];
   const found = new Set(instances.map(({ vmUid }) => vmUid));
   const hidden = own.filter((vm) => vm.running && !found.has(vm.uid));
-  const extra: Instance[] = [];
   for (const read of await inParallel(hidden, (vm) => readInstance(cluster, pool, vm))) {
     if (read.kind !== "read") return read;
-    if (read.value !== undefined) extra.push(read.value);
+    if (read.value !== undefined) instances.push(read.value);
   }
   const owners = new Set(own.map(({ uid }) => uid));
-  const ours = [...instances, ...extra].filter(({ vmUid }) => vmUid !== undefined && owners.has(vmUid));
+  const ours = instances.filter(({ vmUid }) => vmUid !== undefined && owners.has(vmUid));
   return { kind: "read", value: { instances: ours, ownRevisions } };
 }
 
+/** Those that no machine controls. */
 async function observeLooseInstances(cluster: Cluster, pool: Pool): Promise<Read<Partial<Observation>>> {
-  const answer = await cluster.list(INSTANCES, pool, { metadataOnly: true });
-  if (!answer.ok) return { kind: "unreadable", what: "the list of instances", failure: answer.failure };
-  const instances = parseAll(answer.value, parseInstance);
-  return instances === undefined
-    ? unreadable("the list of instances", "an instance's metadata are not what the API promises")
-    : { kind: "read", value: { looseInstances: instances.filter(({ vmUid }) => vmUid === undefined) } };
+  const read = await readAll(cluster, pool, { ...SOME_INSTANCES, metadataOnly: true });
+  return map(read, (instances) => ({ looseInstances: instances.filter(({ vmUid }) => vmUid === undefined) }));
 }
 
-async function readInstance(cluster: Cluster, pool: Pool, { name }: Vm): Promise<Read<Instance | undefined>> {
-  const answer = await cluster.get(INSTANCES, { namespace: pool.namespace, name });
-  if (!answer.ok) {
-    if (answer.failure.kind === "notFound") return { kind: "read", value: undefined };
-    return { kind: "unreadable", what: `instance ${name}`, failure: answer.failure };
-  }
-  const instance = parseInstance(answer.value);
-  return instance === undefined
-    ? unreadable(`instance ${name}`, "its metadata are not what the API promises")
-    : { kind: "read", value: instance };
+function readInstance(cluster: Cluster, { namespace }: Pool, { name }: Vm): Promise<Read<Instance | undefined>> {
+  return readOne(cluster, { namespace, name }, { type: INSTANCES, what: `instance ${name}`, parse: parseInstance });
 }
 
 const kubevirtSchema = z.object({
@@ -251,15 +237,9 @@ async function observeSpecs(
 ): Promise<Read<Partial<Observation>>> {
   const { pool } = seen;
   const read = new Map<string, Vm | "gone">();
-  for (const [{ uid, name }, answer] of await inParallel(
-    vms,
-    async (vm) => [vm, await cluster.get(VIRTUAL_MACHINES, { namespace: pool.namespace, name: vm.name })] as const,
-  )) {
-    if (!answer.ok && answer.failure.kind !== "notFound")
-      return { kind: "unreadable", what: `VM ${name}`, failure: answer.failure };
-    const vm = answer.ok ? parseVm(answer.value, pool.name) : undefined;
-    if (answer.ok && vm === undefined) return unreadable(`VM ${name}`, "its metadata are not what the API promises");
-    read.set(uid, vm === undefined || vm.uid !== uid ? "gone" : vm);
+  for (const [{ uid }, answer] of await inParallel(vms, async (vm) => [vm, await readVm(cluster, pool, vm)] as const)) {
+    if (answer.kind !== "read") return answer;
+    read.set(uid, answer.value?.uid === uid ? answer.value : "gone");
   }
   const refresh = (list: readonly Vm[]) => list.map((vm) => read.get(vm.uid) ?? vm).filter((vm) => vm !== "gone");
   const specless = [...read].flatMap(([uid, vm]) => (vm !== "gone" && vm.spec === undefined ? [uid] : []));
@@ -271,6 +251,12 @@ async function observeSpecs(
       specless: new Set([...seen.specless, ...specless]),
     },
   };
+}
+
+function readVm(cluster: Cluster, pool: Pool, { name }: Vm): Promise<Read<Vm | undefined>> {
+  const parse = (object: unknown) => parseVm(object, pool.name);
+  const at = { namespace: pool.namespace, name };
+  return readOne(cluster, at, { type: VIRTUAL_MACHINES, what: `VM ${name}`, parse });
 }
 
 /** The disks that the machines' specs name: a DataVolume, or the claim of that name where there is none. */
@@ -297,12 +283,10 @@ async function readDisks(cluster: Cluster, pool: Pool, { spec }: Vm): Promise<Re
     for (const name of wanted) {
       // The claim of a DataVolume is the DataVolume's.
       if (found.some((disk) => disk.name === name)) continue;
-      const answer = await cluster.get(type, { namespace: pool.namespace, name });
-      if (!answer.ok && answer.failure.kind === "notFound") continue;
-      if (!answer.ok) return { kind: "unreadable", what: `disk ${name}`, failure: answer.failure };
-      const disk = parseDisk(answer.value, kind);
-      if (disk === undefined) return unreadable(`disk ${name}`, "its metadata are not what the API promises");
-      found.push(disk);
+      const parse = (object: unknown) => parseDisk(object, kind);
+      const read = await readOne(cluster, { namespace: pool.namespace, name }, { type, what: `disk ${name}`, parse });
+      if (read.kind !== "read") return read;
+      if (read.value !== undefined) found.push(read.value);
     }
   }
   return { kind: "read", value: found };
@@ -314,17 +298,13 @@ async function observeKeptDisks(cluster: Cluster, pool: Pool): Promise<Read<Part
     [DATA_VOLUMES, "dataVolume"],
     [CLAIMS, "claim"],
   ] as const) {
-    const answer = await cluster.list(type, pool, {
-      labelSelector: KEPT_FOR_LABEL,
-      metadataOnly: true,
-    });
+    const parse = (item: unknown) => parseDisk(item, kind);
+    const source = { type, what: "the list of kept disks", parse, whose: "a disk's" };
+    const read = await readAll(cluster, pool, { ...source, labelSelector: KEPT_FOR_LABEL, metadataOnly: true });
     // A cluster without CDI has no DataVolumes.
-    if (!answer.ok && answer.failure.kind === "notFound") continue;
-    if (!answer.ok) return { kind: "unreadable", what: "the list of kept disks", failure: answer.failure };
-    const parsed = parseAll(answer.value, (item) => parseDisk(item, kind));
-    if (parsed === undefined)
-      return unreadable("the list of kept disks", "a disk's metadata are not what the API promises");
-    keptDisks.push(...parsed);
+    if (read.kind !== "read" && read.failure.kind === "notFound") continue;
+    if (read.kind !== "read") return read;
+    keptDisks.push(...read.value);
   }
   return { kind: "read", value: { keptDisks } };
 }
@@ -339,34 +319,57 @@ async function observeNamespace(cluster: Cluster, { namespace }: Pool): Promise<
     : { kind: "read", value: { namespaceUid: uid } };
 }
 
-function parseAll<T>(items: readonly unknown[], parse: (item: unknown) => T | undefined): readonly T[] | undefined {
-  const parsed = items.map(parse);
-  const sound = parsed.filter((item) => item !== undefined);
-  return sound.length === parsed.length ? sound : undefined;
+function listVms(cluster: Cluster, pool: Pool, options: ListOptions): Promise<Read<readonly Vm[]>> {
+  const parse = (item: unknown) => parseVm(item, pool.name);
+  const source = { type: VIRTUAL_MACHINES, what: "the list of VMs", parse, whose: "a VM's" };
+  return readAll(cluster, pool, { ...source, ...options });
 }
 
-async function listVms(
+async function readRevision(cluster: Cluster, { namespace }: Pool, name: string): Promise<Read<Revision | "absent">> {
+  const source = { type: CONTROLLER_REVISIONS, what: `revision ${name}`, parse: parseRevision };
+  return map(await readOne(cluster, { namespace, name }, source), (revision) => revision ?? "absent");
+}
+
+interface Source<T> {
+  readonly type: ResourceType;
+  /** In words, for when it cannot be read. */
+  readonly what: string;
+  readonly parse: (object: unknown) => T | undefined;
+}
+
+/** One object; undefined when there is none. */
+async function readOne<T>(
   cluster: Cluster,
-  pool: Pool,
-  options: { labelSelector?: string; metadataOnly?: boolean },
-): Promise<Read<readonly Vm[]>> {
-  const answer = await cluster.list(VIRTUAL_MACHINES, { namespace: pool.namespace }, options);
-  if (!answer.ok) return { kind: "unreadable", what: "the list of VMs", failure: answer.failure };
-  const vms = parseAll(answer.value, (item) => parseVm(item, pool.name));
-  if (vms === undefined) return unreadable("the list of VMs", "a VM's metadata are not what the API promises");
-  return { kind: "read", value: vms };
+  at: ObjectPlace,
+  { type, what, parse }: Source<T>,
+): Promise<Read<T | undefined>> {
+  const answer = await cluster.get(type, at);
+  if (!answer.ok)
+    return answer.failure.kind === "notFound" ? none() : { kind: "unreadable", what, failure: answer.failure };
+  const value = parse(answer.value);
+  return value === undefined ? unreadable(what, `its ${NOT_PROMISED}`) : { kind: "read", value };
 }
 
-async function readRevision(cluster: Cluster, pool: Pool, name: string): Promise<Read<Revision | "absent">> {
-  const answer = await cluster.get(CONTROLLER_REVISIONS, { namespace: pool.namespace, name });
-  if (!answer.ok) {
-    if (answer.failure.kind === "notFound") return { kind: "read", value: "absent" };
-    return { kind: "unreadable", what: `revision ${name}`, failure: answer.failure };
-  }
-  const revision = parseRevision(answer.value);
-  if (revision === undefined) return unreadable(`revision ${name}`, "its metadata are not what the API promises");
-  return { kind: "read", value: revision };
+interface ListSource<T> extends Source<T>, ListOptions {
+  /** Whose metadata it is that cannot be read, in words. */
+  readonly whose: string;
 }
+
+/** The objects of the pool's namespace; one that cannot be read makes the list unreadable. */
+async function readAll<T>(
+  cluster: Cluster,
+  { namespace }: Pool,
+  { type, what, parse, whose, ...options }: ListSource<T>,
+): Promise<Read<readonly T[]>> {
+  const answer = await cluster.list(type, { namespace }, options);
+  if (!answer.ok) return { kind: "unreadable", what, failure: answer.failure };
+  const parsed = answer.value.map(parse);
+  const sound = parsed.filter((item) => item !== undefined);
+  if (sound.length < parsed.length) return unreadable(what, `${whose} ${NOT_PROMISED}`);
+  return { kind: "read", value: sound };
+}
+
+const NOT_PROMISED = "metadata are not what the API promises";
 
 function map<T, U>(read: Read<T>, change: (value: T) => U): Read<U> {
   return read.kind === "read" ? { kind: "read", value: change(read.value) } : read;

@@ -1,10 +1,9 @@
 /** What pools are, in short, from the pool objects alone. Reads clusters. */
-import { parseClaim } from "../planning/claim.ts";
-import { isRecord } from "../planning/json.ts";
+import { type Claim, parseClaim } from "../planning/claim.ts";
+import { recordOf } from "../planning/json.ts";
 import type { Condition, Pool } from "../planning/model.ts";
 import { CLAIM_ANNOTATION } from "../planning/names.ts";
-import { templateHash } from "../planning/template-change.ts";
-import { updateStrategyOf } from "../planning/update.ts";
+import { isUpToDate, updateStrategyOf } from "../planning/update.ts";
 import { judge } from "../planning/verdict.ts";
 import { type Answer, type Cluster, poolsOf } from "./cluster.ts";
 
@@ -31,20 +30,21 @@ export interface PoolSummary {
 
 export function summarize(pool: Pool): PoolSummary {
   const { namespace, name, generation, deleting, status } = pool;
-  const spec = isRecord(pool.spec) ? pool.spec : {};
+  const spec = recordOf(pool.spec);
   const replicas = spec["replicas"] ?? 1;
+  const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
   return {
     namespace,
     name,
     generation,
-    observedGeneration: parseClaim(pool.annotations?.[CLAIM_ANNOTATION])?.generation ?? null,
+    observedGeneration: claim?.generation ?? null,
     desired: typeof replicas === "number" ? replicas : null,
     current: status?.replicas ?? null,
     ready: status?.readyReplicas ?? null,
     paused: spec["paused"] === true,
     deleting,
     conditions: conditionsOf(pool),
-    rollout: rolloutOf(pool),
+    rollout: rolloutOf(pool, claim),
   };
 }
 
@@ -59,15 +59,11 @@ export function conditionsOf({ status }: Pool): readonly Condition[] {
   }));
 }
 
-function rolloutOf(pool: Pool): PoolSummary["rollout"] {
-  const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
+function rolloutOf(pool: Pool, claim: Claim | undefined): PoolSummary["rollout"] {
   const verdict = judge(pool);
   if (claim?.generation !== pool.generation || !verdict.legal) return "unknown";
-  const strategy = updateStrategyOf(verdict.spec);
-  if (strategy === "unmanaged") return "unmanaged";
-  const { rollout } = claim;
-  const isDone = rollout?.template === templateHash(verdict.spec) && (strategy !== "proactive" || rollout.instances);
-  return isDone || pool.status?.replicas === 0 ? "complete" : "underway";
+  if (updateStrategyOf(verdict.spec) === "unmanaged") return "unmanaged";
+  return pool.status?.replicas === 0 || isUpToDate(claim.rollout, verdict.spec) ? "complete" : "underway";
 }
 
 /** The pools of a cluster, or of these namespaces of it. */

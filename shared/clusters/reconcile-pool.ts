@@ -37,8 +37,6 @@ export interface PassDeps {
 export interface PassView {
   readonly seen: Observation;
   readonly plan: Plan;
-  /** Reasons and actions in words. */
-  readonly decisions: readonly string[];
 }
 
 export interface PassResult {
@@ -197,7 +195,7 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   return {
     ...base,
     outcome: "reconciled",
-    view: { seen, plan, decisions: decisionsOf(seen, plan) },
+    view: { seen, plan },
     status: reported?.status,
     statusChanged: reported?.changed ?? false,
     unreadable: undefined,

@@ -68,9 +68,8 @@ export function planDiskCare({ seen, leaving, live, released }: DiskCareInput): 
   const unread = [...concerned, ...parting].filter(({ spec, uid }) => spec === undefined && !seen.specless.has(uid));
   if (unread.length > 0) return { needs: [{ read: "specs", vms: unread }], actions: [], free, reasons: [] };
   const all = [...concerned, ...parting, ...unguarded].filter(({ spec }) => spec !== undefined);
-  const needs: Need[] = [];
-  if (all.some(({ uid }) => !seen.disks.has(uid)))
-    needs.push({ read: "disks", vms: all.filter(({ uid }) => !seen.disks.has(uid)) });
+  const unseen = all.filter(({ uid }) => !seen.disks.has(uid));
+  const needs: Need[] = unseen.length > 0 ? [{ read: "disks", vms: unseen }] : [];
   if (outdated.length > 0 && keeps && seen.namespaceUid === undefined) needs.push({ read: "namespace" });
   if (needs.length > 0) return { needs, actions: [], free, reasons: [] };
   const lost = concerned.filter(({ spec }) => spec === undefined);

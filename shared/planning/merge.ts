@@ -1,5 +1,5 @@
 /** Moves a VM from one template to another and keeps what the machine, KubeVirt and its users made of it; plain JSON in and out. */
-import { canonicalJson, isRecord } from "./json.ts";
+import { canonicalJson, isAbsent, isRecord, recordOf } from "./json.ts";
 import type { PoolSpec, Vm } from "./model.ts";
 import { REVISION_LABEL } from "./names.ts";
 import { isNothing, isNothingWhenEmpty, isSame, type Path } from "./semantic.ts";
@@ -98,7 +98,7 @@ export function mergePatchOf(from: Json, to: Json): MergePatch {
 }
 
 function valuePatch(from: unknown, to: unknown): unknown {
-  return isRecord(to) ? mergePatchOf(isRecord(from) ? from : {}, to) : (to ?? null);
+  return isRecord(to) ? mergePatchOf(recordOf(from), to) : (to ?? null);
 }
 
 function part<K extends keyof VmPatch>(name: K, patch: MergePatch): VmPatch {
@@ -248,12 +248,4 @@ function isIdentity(path: Path): boolean {
 
 function isRecordOrAbsent(value: unknown): boolean {
   return isRecord(value) || isAbsent(value);
-}
-
-function isAbsent(value: unknown): value is null | undefined {
-  return value === null || value === undefined;
-}
-
-function recordOf(value: unknown): Json {
-  return isRecord(value) ? value : {};
 }

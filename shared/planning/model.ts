@@ -1,7 +1,7 @@
 /** What the planner knows of a pool and of its machines, and the schemas that read them from the API's JSON. */
 import * as z from "zod";
 import { ordinalOf, POOL_GROUP, POOL_KIND, REVISION_LABEL } from "./names.ts";
-import { type Labels, labelSelectorSchema, labelsSchema } from "./selector.ts";
+import { type Labels, labelSelectorSchema, labelsSchema, requirementSchema } from "./selector.ts";
 
 const ownerReferenceSchema = z.looseObject({
   apiVersion: z.string(),
@@ -89,15 +89,12 @@ const selectionPolicySchema = z.looseObject({
   selectors: z
     .looseObject({
       labelSelector: labelSelectorSchema.nullish(),
-      nodeSelectorRequirementMatcher: z
-        .array(z.strictObject({ key: z.string(), operator: z.string(), values: z.array(z.string()).nullish() }))
-        .nullish(),
+      nodeSelectorRequirementMatcher: z.array(requirementSchema).nullish(),
     })
     .nullish(),
 });
 /** Which machines come first, and which are left out. */
 export type SelectionPolicy = z.infer<typeof selectionPolicySchema>;
-export type StatePreservation = z.infer<typeof statePreservationSchema>;
 const templateMetadataSchema = z.looseObject({
   labels: labelsSchema.nullish(),
   annotations: z.record(z.string(), z.string()).nullish(),
@@ -288,7 +285,7 @@ export function parseInstance(object: unknown): Instance | undefined {
   const parsed = instanceSchema.safeParse(object);
   if (!parsed.success) return undefined;
   const { metadata, spec, status } = parsed.data;
-  const controller = metadata.ownerReferences?.find((owner) => owner.controller === true);
+  const controller = controllerOf({ owners: metadata.ownerReferences ?? [] });
   return {
     name: metadata.name,
     uid: metadata.uid,
@@ -321,9 +318,9 @@ function timeOf(timestamp: string | undefined): number {
   return Number.isNaN(time) ? 0 : time;
 }
 
-/** The owner that controls a VM or a disk, if any. */
-export function controllerOf(vm: Pick<Vm, "owners">): OwnerReference | undefined {
-  return vm.owners.find(({ controller }) => controller === true);
+/** The owner that controls an object, if any. */
+export function controllerOf({ owners }: { readonly owners: readonly OwnerReference[] }): OwnerReference | undefined {
+  return owners.find(({ controller }) => controller === true);
 }
 
 /** Whether an owner is a VirtualMachinePool, of whatever version. */
@@ -364,7 +361,7 @@ export function parseRevision(object: unknown): Revision | undefined {
   const parsed = revisionSchema.safeParse(object);
   if (!parsed.success) return undefined;
   const { metadata, revision, data } = parsed.data;
-  const owner = (metadata.ownerReferences ?? []).find(({ controller }) => controller === true);
+  const owner = controllerOf({ owners: metadata.ownerReferences ?? [] });
   const { name, uid, resourceVersion } = metadata;
   return { name, uid, resourceVersion, ownerUid: owner?.uid, generation: revision, spec: data };
 }

@@ -141,12 +141,7 @@ export interface Plan {
 }
 
 /** What a part of the planner decides. */
-interface Part {
-  readonly needs: readonly Need[];
-  readonly actions: readonly Action[];
-  readonly reasons: readonly string[];
-  readonly announcements: readonly Announcement[];
-}
+type Part = Omit<Plan, "members">;
 
 const NOTHING: Part = { needs: [], actions: [], reasons: [], announcements: [] };
 

@@ -1,8 +1,8 @@
 /** Judges a create or update of a pool before it is stored, with the rules that guard the pass. */
 import * as z from "zod";
 import { describeProblems, type Problem } from "./errors.ts";
-import { canonicalJson, isRecord } from "./json.ts";
-import { poolSpecSchema } from "./model.ts";
+import { canonicalJson, recordOf } from "./json.ts";
+import { type PoolSpec, poolSpecSchema } from "./model.ts";
 import { templateHash } from "./template-change.ts";
 import { judge, nameProblems } from "./verdict.ts";
 
@@ -27,30 +27,29 @@ export function judgeReview(object: unknown, oldObject: unknown): ReviewVerdict 
   const { metadata, spec } = parsed.data;
   if (metadata.deletionTimestamp !== undefined) return {};
   const name = metadata.name ?? metadata.generateName ?? "";
+  const oldSpec = recordOf(oldObject)["spec"];
   const verdict = judge({ name, spec });
   const problems = [
     ...(verdict.legal ? [] : verdict.problems),
-    ...selectorChange(spec, oldObject),
-    ...(verdict.legal && isNewTemplate(spec, oldObject) ? nameProblems(name, metadata.generation ?? 1) : []),
+    ...selectorChange(spec, oldSpec),
+    ...(verdict.legal && isNewTemplate(verdict.spec, oldSpec) ? nameProblems(name, metadata.generation ?? 1) : []),
   ];
   return problems.length === 0 ? {} : refuse(problems);
 }
 
-function selectorChange(spec: unknown, oldObject: unknown): Problem[] {
-  const oldSpec = isRecord(oldObject) ? oldObject["spec"] : undefined;
+function selectorChange(spec: unknown, oldSpec: unknown): Problem[] {
   if (oldSpec === undefined || selectorOf(oldSpec) === selectorOf(spec)) return [];
   return [{ field: "spec.selector", message: "selector is immutable after creation." }];
 }
 
 /** Machines of another template name another revision, whose name has the generation in it. */
-function isNewTemplate(spec: unknown, oldObject: unknown): boolean {
-  const oldSpec = isRecord(oldObject) ? oldObject["spec"] : undefined;
-  const [before, after] = [oldSpec, spec].map((value) => poolSpecSchema.safeParse(value).data);
-  return before !== undefined && after !== undefined && templateHash(before) !== templateHash(after);
+function isNewTemplate(spec: PoolSpec, oldSpec: unknown): boolean {
+  const before = poolSpecSchema.safeParse(oldSpec).data;
+  return before !== undefined && templateHash(before) !== templateHash(spec);
 }
 
 function selectorOf(spec: unknown): string {
-  return canonicalJson(isRecord(spec) ? spec["selector"] : undefined);
+  return canonicalJson(recordOf(spec)["selector"]);
 }
 
 function refuse(causes: readonly Problem[]): ReviewVerdict {

@@ -4,8 +4,7 @@ import { fnv1a } from "./hash.ts";
 import { isRecord } from "./json.ts";
 import { type Pool, poolSpecSchema } from "./model.ts";
 import { CLAIM_ANNOTATION, HEALING_ANNOTATION } from "./names.ts";
-import { templateHash } from "./template-change.ts";
-import { updateStrategyOf } from "./update.ts";
+import { isUpToDate, updateStrategyOf } from "./update.ts";
 
 const MINUTE_MS = 60_000;
 
@@ -29,7 +28,7 @@ export function resyncCause(
 }
 
 /** Something is left to do or to wait for, as far as the pool itself shows. */
-export function isUnsettled(pool: Pool): boolean {
+function isUnsettled(pool: Pool): boolean {
   const { status } = pool;
   const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
   if (pool.deleting || claim === undefined || claim.generation !== pool.generation) return true;
@@ -46,8 +45,5 @@ export function isUnsettled(pool: Pool): boolean {
 function isRollingOut(pool: Pool, claim: Claim): boolean {
   const spec = poolSpecSchema.safeParse(pool.spec).data;
   if (spec === undefined || (pool.status?.replicas ?? 0) === 0) return false;
-  const strategy = updateStrategyOf(spec);
-  if (strategy === "unmanaged") return false;
-  const { rollout } = claim;
-  return rollout?.template !== templateHash(spec) || (strategy === "proactive" && !rollout.instances);
+  return updateStrategyOf(spec) !== "unmanaged" && !isUpToDate(claim.rollout, spec);
 }

@@ -32,12 +32,7 @@ export function rank(
   return keyed.map(({ vm }) => vm);
 }
 
-/** Whether all that is given of the selectors matches the machine. One that cannot be read is matched by nothing. */
-export function selects(selectors: Selectors, vm: Vm): boolean {
-  return testsOf(selectors).every(({ passes }) => passes(vm));
-}
-
-/** The machines that the policy's selectors match, in their order; all of them when there are none. */
+/** The machines that all that is given of the policy's selectors matches, in their order. One that cannot be read is matched by nothing. */
 export function filterBySelectors(policy: Policy, vms: readonly Vm[]): readonly Vm[] {
   const tests = testsOf(policy?.selectors);
   return vms.filter((vm) => tests.every(({ passes }) => passes(vm)));

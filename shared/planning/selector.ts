@@ -6,20 +6,19 @@ export type Labels = Readonly<Record<string, string>>;
 
 export const labelsSchema = z.record(z.string(), z.string());
 
+/** A requirement as a user writes it, of labels or of nodes. Source: metav1.LabelSelectorRequirement, core/v1 NodeSelectorRequirement. */
+export const requirementSchema = z.strictObject({
+  key: z.string(),
+  operator: z.string(),
+  values: z.array(z.string()).nullish(),
+});
+type WrittenRequirement = z.infer<typeof requirementSchema>;
+
 export const labelSelectorSchema = z.strictObject({
   matchLabels: labelsSchema.nullish(),
-  matchExpressions: z
-    .array(z.strictObject({ key: z.string(), operator: z.string(), values: z.array(z.string()).nullish() }))
-    .nullish(),
+  matchExpressions: z.array(requirementSchema).nullish(),
 });
 export type LabelSelector = z.infer<typeof labelSelectorSchema>;
-
-/** A node selector requirement as a user writes it. Source: core/v1 NodeSelectorRequirement. */
-export interface NodeRequirement {
-  readonly key: string;
-  readonly operator: string;
-  readonly values?: readonly string[] | null | undefined;
-}
 
 /** One requirement in the form that matching and printing use; `values` are sorted. */
 interface Requirement {
@@ -81,7 +80,7 @@ export function parseSelector(
 
 /** Parses requirements that all have to hold; none holds for everything. The problems carry paths below `field`. */
 export function parseNodeRequirements(
-  requirements: readonly NodeRequirement[],
+  requirements: readonly WrittenRequirement[],
   field: string,
 ): { readonly parsed: Pick<ParsedSelector, "matches">; readonly problems: readonly Problem[] } {
   const problems: Problem[] = [];

@@ -1,6 +1,6 @@
 /** What a new template means for a machine that an older one made. */
 import { fnv1a } from "./hash.ts";
-import { isRecord } from "./json.ts";
+import { isAbsent, isRecord, recordOf } from "./json.ts";
 import type { PoolSpec, VmSpec } from "./model.ts";
 import { REVISION_LABEL } from "./names.ts";
 import { canonicalText, isNothing, isSame, type Path } from "./semantic.ts";
@@ -50,8 +50,13 @@ export function classifyChange(
 
 /** A short stable text that two templates share when they make the same machines. */
 export function templateHash(spec: PoolSpec): string {
-  return fnv1a(canonicalText(machineOf(spec, "*"), []));
+  const hash = HASHES.get(spec) ?? fnv1a(canonicalText(machineOf(spec, "*"), []));
+  HASHES.set(spec, hash);
+  return hash;
 }
+
+/** Of each spec, for as long as somebody has it: no spec is changed once it is read, and one pass asks several times. */
+const HASHES = new WeakMap<PoolSpec, string>();
 
 /** Whether a running instance already has what the wanted VM sets of the live fields; KubeVirt fills in what it does not set. */
 export function showsLiveFields(instanceSpec: unknown, wanted: VmSpec): boolean {
@@ -108,15 +113,10 @@ function withGuest(from: unknown, to: unknown): unknown {
   return { ...from, guest: to["guest"] };
 }
 
-function isAbsent(value: unknown): boolean {
-  return value === undefined || value === null;
-}
-
 function objectAt(value: unknown, path: Path): Json {
-  const found = valueAt(value, path);
-  return isRecord(found) ? found : {};
+  return recordOf(valueAt(value, path));
 }
 
 function valueAt(value: unknown, path: Path): unknown {
-  return path.reduce<unknown>((holder, field) => (isRecord(holder) ? holder[field] : undefined), value);
+  return path.reduce<unknown>((holder, field) => recordOf(holder)[field], value);
 }

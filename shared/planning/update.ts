@@ -1,6 +1,6 @@
 /** Moves machines to the template in force, and restarts or replaces what cannot follow it running, within `maxUnavailable`. */
 import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts";
-import { isRecord } from "./json.ts";
+import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
 import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
@@ -79,14 +79,18 @@ export function updateStrategyOf({ updateStrategy }: PoolSpec): Strategy {
 
 /** Whether every machine is known to follow the template already, by what the last passes wrote down. */
 export function isRolledOut(spec: PoolSpec, claim: Claim | undefined, live: readonly Vm[]): boolean {
-  const strategy = updateStrategyOf(spec);
   if (live.length === 0) return true;
   const rollout = claim?.rollout;
-  if (rollout === undefined || rollout.template !== templateHash(spec)) return false;
+  if (rollout === undefined || !isUpToDate(rollout, spec)) return false;
   // Which revisions it finds there is of no interest: they were pruned when the template changed.
-  if (strategy === "unmanaged") return true;
-  if (strategy === "proactive" && !rollout.instances) return false;
+  if (updateStrategyOf(spec) === "unmanaged") return true;
   return live.every((vm) => rollout.revisions.includes(revisionOf(vm) ?? ""));
+}
+
+/** Whether a roll-out that is on record is that of the template in force, and went as far as the strategy asks. */
+export function isUpToDate(rollout: Rollout | undefined, spec: PoolSpec): boolean {
+  if (rollout?.template !== templateHash(spec)) return false;
+  return rollout.instances || updateStrategyOf(spec) !== "proactive";
 }
 
 /** Decides what to do about machines that were made from another template than the one in force. */
@@ -100,12 +104,10 @@ export function planUpdate(input: UpdateInput): Update {
   const hasClaims = (claim?.restart.length ?? 0) > 0;
   const instances = strategy === "proactive" || hasClaims ? seen.instances : [];
   if (instances === undefined) return { ...NOTHING, needs: [{ read: "instances" }] };
-  const names = [...live, ...instances].map(({ labels }) => labels[REVISION_LABEL]);
-  const unread = [...new Set(names)].filter(
-    (name) => name !== undefined && name !== target && !seen.revisions.has(name),
-  );
-  if (unread.length > 0)
-    return { ...NOTHING, needs: [{ read: "revisions", names: unread.filter((name) => name !== undefined) }] };
+  const labels = [...live, ...instances].map((object) => object.labels[REVISION_LABEL]);
+  const names = new Set(labels.filter((name) => name !== undefined));
+  const unread = [...names].filter((name) => name !== target && !seen.revisions.has(name));
+  if (unread.length > 0) return { ...NOTHING, needs: [{ read: "revisions", names: unread }] };
   const policy = spec.updateStrategy?.proactive?.selectionPolicy;
   const chosen = new Set(filterBySelectors(policy, live));
   const instanceOf = byMachine(instances);
@@ -116,7 +118,7 @@ export function planUpdate(input: UpdateInput): Update {
     return { ...NOTHING, needs: [{ read: "liveUpdates" }] };
   }
   return act(
-    { ...input, live, instances, strategy, target },
+    { ...input, live, instances, instanceOf, strategy, target },
     judged.map((entry) => settleLive(entry, seen)),
   );
 }
@@ -264,6 +266,7 @@ function compare(
 
 interface Acting extends Finishing {
   readonly instances: readonly Instance[];
+  readonly instanceOf: ReadonlyMap<string, Instance>;
 }
 
 function act(input: Acting, judged: readonly Judged[]): Update {
@@ -276,8 +279,8 @@ function act(input: Acting, judged: readonly Judged[]): Update {
       ? [{ kind: "labelInstance", instance: step.instance, revision: revisionOf(vm) ?? target, why: step.why } as const]
       : [],
   );
-  const guarded = chooseGuarded(input, judged);
-  const reasons = explain(input, judged, guarded.waiting);
+  const { waiting, ...guarded } = chooseGuarded(input, judged);
+  const reasons = explain(input, judged, waiting);
   const update: Update = {
     ...NOTHING,
     ...guarded,
@@ -302,7 +305,7 @@ interface Move {
 function moveAction(now: number, { vm, base, spec, target }: Move): Action {
   const patch = moveVm(vm, { base, target: spec, ordinal: vm.ordinal ?? 0, revision: target });
   const at = new Date(now).toISOString();
-  const annotations = { ...recordIn(patch.metadata?.["annotations"]), [UPDATED_ANNOTATION]: at };
+  const annotations = { ...recordOf(patch.metadata?.["annotations"]), [UPDATED_ANNOTATION]: at };
   const why = base === undefined ? "its revision is lost" : "it was made from an older template";
   return {
     kind: "updateVm",
@@ -317,16 +320,12 @@ function moveAction(now: number, { vm, base, spec, target }: Move): Action {
 function chooseGuarded(input: Acting, judged: readonly Judged[]) {
   const { seen, spec, claim, claimedDeletes, leaving, limits } = input;
   const due = judged.filter(({ step }) => step.kind === "restart" || step.kind === "replace");
+  const dueOf = new Map(due.map((entry) => [entry.vm, entry]));
   const wasClaimed = ({ vm, step }: Judged) =>
     step.kind === "restart" ? isClaimed(step.instance, claim?.restart ?? []) : claimedDeletes.includes(vm);
   const policy = spec.updateStrategy?.proactive?.selectionPolicy?.sortPolicy;
-  const order = rank(
-    seen.pool,
-    due.map(({ vm }) => vm),
-    policy,
-    { notReadyFirst: true },
-  );
-  const ranked = order.flatMap((vm) => due.filter((entry) => entry.vm === vm));
+  const order = rank(seen.pool, [...dueOf.keys()], policy, { notReadyFirst: true });
+  const ranked = order.flatMap((vm) => dueOf.get(vm) ?? []);
   let budget = budgetOf(input);
   const taken: Judged[] = [];
   const waiting: Judged[] = [];
@@ -364,11 +363,10 @@ function chooseGuarded(input: Acting, judged: readonly Judged[]) {
 }
 
 /** How many available machines may become unavailable now. */
-function budgetOf({ spec, members, leaving, instances }: Acting): number {
+function budgetOf({ spec, members, leaving, instanceOf }: Acting): number {
   const replicas = spec.replicas ?? 1;
-  const instanceOf = byMachine(instances);
   const staying = members.filter((vm) => !leaving.includes(vm));
-  // One that is asked to stop is as good as stopped.
+  // One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done.
   const unavailable = staying.filter((vm) => vm.requested || !isAvailable(vm, instanceOf.get(vm.uid))).length;
   const missing = Math.max(0, replicas - staying.length);
   return resolveMaxUnavailable(spec.maxUnavailable, replicas) - unavailable - missing;
@@ -387,11 +385,7 @@ export function byMachine(instances: readonly Instance[]): ReadonlyMap<string, I
   return new Map(ordered.flatMap((instance) => (instance.vmUid === undefined ? [] : [[instance.vmUid, instance]])));
 }
 
-function recordIn(value: unknown): Readonly<Record<string, unknown>> {
-  return isRecord(value) ? value : {};
-}
-
-/** One that was asked to stop is as good as stopped: by its request a restart of ours goes on after its claim is done. */
+/** Its guest runs and is ready, maybe not for long: replacing one that was asked to stop costs budget, too. */
 function isAvailable(vm: Vm, instance: Instance | undefined): boolean {
   return !vm.terminating && instance !== undefined && !instance.terminating && instance.ready;
 }

@@ -1,6 +1,7 @@
 /** Pages of pools: where one ended says where the next begins, so that nothing has to be kept between them. */
 import * as z from "zod";
 import { parseJson } from "../planning/json.ts";
+import { compareText } from "../planning/selector.ts";
 
 const LIMIT_DEFAULT = 100;
 const LIMIT_MAX = 500;
@@ -39,9 +40,7 @@ export function writeToken({ cluster, namespace, name }: Position): string {
   return Buffer.from(JSON.stringify([cluster, namespace, name])).toString("base64url");
 }
 
-/** Whether `a` comes later than `b`. */
-export function comesAfter(a: Position, b: Position): boolean {
-  if (a.cluster !== b.cluster) return a.cluster > b.cluster;
-  if (a.namespace !== b.namespace) return a.namespace > b.namespace;
-  return a.name > b.name;
+/** The order of all pools. */
+export function byPosition(a: Position, b: Position): number {
+  return compareText(a.cluster, b.cluster) || compareText(a.namespace, b.namespace) || compareText(a.name, b.name);
 }

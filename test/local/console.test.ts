@@ -171,7 +171,7 @@ it("gives a reason as it stands, where it may not act too, and once a pass", () 
   const seen = anObservation({ pool: aPool({ deleting: true }), vms: someVms(1) });
   const plan = planPass(seen, { createsMax: 9, deletesMax: 9, updatesMax: 9, restartsMax: 9 });
   const looks = [...plan.reasons, "drop the finalizer of web-0: it goes", ...plan.reasons];
-  const result = aResult({ decisions: looks, view: { seen, plan, decisions: [] } });
+  const result = aResult({ decisions: looks, view: { seen, plan } });
 
   expect(plan.reasons).toHaveLength(1);
   expect(passLines([result], true)).toEqual([

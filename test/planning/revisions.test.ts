@@ -1,3 +1,4 @@
+import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { fnv1a } from "../../shared/planning/hash.ts";
 import { canonicalJson } from "../../shared/planning/json.ts";
@@ -142,6 +143,16 @@ describe("names", () => {
   }
 });
 
+/** FNV-1a and the finalizer of splitmix64, as their authors wrote them down. */
+function plainHash(text: string): string {
+  const times = (a: bigint, b: bigint) => BigInt.asUintN(64, a * b);
+  let hash = 0xcbf29ce484222325n;
+  for (const byte of Buffer.from(text)) hash = times(hash ^ BigInt(byte), 0x100000001b3n);
+  hash = times(hash ^ (hash >> 30n), 0xbf58476d1ce4e5b9n);
+  hash = times(hash ^ (hash >> 27n), 0x94d049bb133111ebn);
+  return (hash ^ (hash >> 31n)).toString(16).padStart(16, "0");
+}
+
 describe("the hash", () => {
   it("never changes, as orders and slots hang on it", () => {
     expect([fnv1a(""), fnv1a("web"), fnv1a("wäb")]).toMatchInlineSnapshot(`
@@ -151,6 +162,10 @@ describe("the hash", () => {
         "08a004dc4c3de5a2",
       ]
     `);
+  });
+
+  it("is what arithmetic of 64 bits gives, whatever the text", () => {
+    fc.assert(fc.property(fc.string({ unit: "binary", maxLength: 300 }), (text) => fnv1a(text) === plainHash(text)));
   });
 
   it("is 16 hexadecimal digits", () => {

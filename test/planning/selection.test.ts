@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { SelectionPolicy, Vm } from "../../shared/planning/model.ts";
-import { describeLeftOut, filterBySelectors, rank, selects } from "../../shared/planning/selection.ts";
+import { describeLeftOut, filterBySelectors, rank } from "../../shared/planning/selection.ts";
 import type { LabelSelector } from "../../shared/planning/selector.ts";
 import { aPool, aVm, aVmSpec, deepFreeze, type Json, someVms, type VmOverrides } from "../support/builders.ts";
 
@@ -11,6 +11,8 @@ type Requirement = { readonly key: string; readonly operator: string; readonly v
 const POLICIES = ["AscendingOrder", "DescendingOrder", "Newest", "Oldest", "Random"] as const;
 const FIRST = { notReadyFirst: true } as const;
 const at = (minute: number) => `2026-11-22T09:${String(minute).padStart(2, "0")}:00Z`;
+const selects = (selectors: SelectionPolicy["selectors"], vm: Vm) =>
+  filterBySelectors({ selectors }, [vm]).length === 1;
 const namesOf = (vms: readonly Vm[]) => vms.map(({ name }) => name);
 
 /** A machine whose instance template has these labels and this node selector. */

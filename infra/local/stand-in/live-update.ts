@@ -5,7 +5,7 @@
  * a pool writes there, neither reach a running instance nor make a restart necessary.
  */
 import { isDeepStrictEqual } from "node:util";
-import { isRecord } from "../../../shared/planning/json.ts";
+import { isRecord, recordOf } from "../../../shared/planning/json.ts";
 import { type Instance, isTrue, type Machine } from "./objects.ts";
 import { behaviourOf } from "./pace.ts";
 import { bytesOf, quantityOf } from "./quantity.ts";
@@ -33,8 +33,8 @@ const NOTHING: LiveUpdate = { spec: undefined, restart: undefined };
 
 /** What is to happen to a running instance, given the machine's present template. */
 export function planLiveUpdate(machine: Machine, instance: Instance, rollout: Rollout): LiveUpdate {
-  const wanted = fieldsOf(machine.spec.template.spec);
-  const present = fieldsOf(instance.spec);
+  const wanted = recordOf(machine.spec.template.spec);
+  const present = recordOf(instance.spec);
   const isLive = rollout === "LiveUpdate";
   if (!isDeepStrictEqual(fixedPart(wanted, wanted, present, isLive), fixedPart(present, wanted, present, isLive)))
     return { spec: undefined, restart: "the template differs from what the running instance was started with" };
@@ -52,7 +52,7 @@ export function planLiveUpdate(machine: Machine, instance: Instance, rollout: Ro
 
 /** The spec that an instance starts with: under LiveUpdate with room to grow. */
 export function specAtStart(machine: Machine, rollout: Rollout): object {
-  const spec = fieldsOf(machine.spec.template.spec);
+  const spec = recordOf(machine.spec.template.spec);
   if (rollout !== "LiveUpdate") return spec;
   const cpu = cpuOf(spec);
   const sockets = socketsOf(cpu);
@@ -67,8 +67,8 @@ export function specAtStart(machine: Machine, rollout: Rollout): object {
 
 /** What the instance's status says of its size; it follows the spec when a live change has arrived in the guest. */
 export function sizeStatus(spec: unknown, memory: unknown): Record<string, unknown> {
-  const { cores = 1, threads = 1, sockets = 1 } = cpuOf(fieldsOf(spec)) ?? {};
-  const guest = memoryOf(fieldsOf(spec))?.["guest"];
+  const { cores = 1, threads = 1, sockets = 1 } = cpuOf(recordOf(spec)) ?? {};
+  const guest = memoryOf(recordOf(spec))?.["guest"];
   const atStart = isRecord(memory) ? memory["guestAtBoot"] : guest;
   return {
     currentCPUTopology: { cores, sockets, threads },
@@ -133,13 +133,13 @@ function fixedPart(spec: Fields, wanted: Fields, present: Fields, isLive: boolea
   const isMemoryEmpty = isGuestLive && Object.keys(memory ?? {}).length === 0;
   return {
     ...(isLive ? without(rest, LIVE_FIELDS) : rest),
-    domain: { ...fieldsOf(domain), cpu, memory: isMemoryEmpty ? undefined : memory },
+    domain: { ...recordOf(domain), cpu, memory: isMemoryEmpty ? undefined : memory },
   };
 }
 
 function withDomain(spec: Fields, part: "cpu" | "memory", changes: Fields): Fields {
-  const domain = fieldsOf(spec["domain"]);
-  return { ...spec, domain: { ...domain, [part]: { ...fieldsOf(domain[part]), ...changes } } };
+  const domain = recordOf(spec["domain"]);
+  return { ...spec, domain: { ...domain, [part]: { ...recordOf(domain[part]), ...changes } } };
 }
 
 function without(fields: Fields | undefined, names: readonly string[]): Fields | undefined {
@@ -147,12 +147,12 @@ function without(fields: Fields | undefined, names: readonly string[]): Fields |
 }
 
 function cpuOf(spec: Fields): Fields | undefined {
-  const cpu = fieldsOf(spec["domain"])["cpu"];
+  const cpu = recordOf(spec["domain"])["cpu"];
   return isRecord(cpu) ? cpu : undefined;
 }
 
 function memoryOf(spec: Fields): Fields | undefined {
-  const memory = fieldsOf(spec["domain"])["memory"];
+  const memory = recordOf(spec["domain"])["memory"];
   return isRecord(memory) ? memory : undefined;
 }
 
@@ -172,8 +172,4 @@ function canGrow(bytes: number): boolean {
 /** To KubeVirt, empty and absent are the same. */
 function orNothing(value: unknown): unknown {
   return typeof value === "object" && value !== null && Object.keys(value).length === 0 ? undefined : value;
-}
-
-function fieldsOf(value: unknown): Fields {
-  return isRecord(value) ? value : {};
 }
