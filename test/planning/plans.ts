@@ -1,7 +1,8 @@
 /** Short ways to ask for a plan and to read it. */
 import type { ClaimItems } from "../../shared/planning/claim.ts";
-import type { Vm } from "../../shared/planning/model.ts";
+import type { Instance, Vm } from "../../shared/planning/model.ts";
 import {
+  type Action,
   type ActionKind,
   type Limits,
   type Need,
@@ -44,6 +45,23 @@ export function targetsOf(
   kind: "releaseVm" | "dropVmFinalizer" | "revokeDelete" | "deleteVm",
 ): readonly Vm[] {
   return actions.flatMap((action) => (action.kind === kind ? [action.vm] : []));
+}
+
+export function updatesOf({ actions }: Plan): readonly Extract<Action, { kind: "updateVm" }>[] {
+  return actions.flatMap((action) => (action.kind === "updateVm" ? [action] : []));
+}
+
+/** Names of the machines whose guests are restarted. */
+export function restartsOf(plan: Plan): readonly string[] {
+  return restartedIn(plan).map(({ name }) => name);
+}
+
+export function restartedIn({ actions }: Plan): readonly Instance[] {
+  return actions.flatMap((action) => (action.kind === "restartInstance" ? [action.instance] : []));
+}
+
+export function prunesOf({ actions }: Plan): readonly string[] {
+  return actions.flatMap((action) => (action.kind === "pruneRevision" ? [action.revision.name] : []));
 }
 
 /** What the plan's claim names; undefined when it writes none. */

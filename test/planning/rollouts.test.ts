@@ -21,60 +21,64 @@ import {
   type Json,
   LABELS,
   NOW,
-  type ObservationOverrides,
   OTHER_POOL_UID,
   POOL_UID,
 } from "../support/builders.ts";
-import { ACTING, CLOSING, claimIn, deletesOf, kindsOf, namesOf, planOf, planRead } from "./plans.ts";
+import {
+  ANNOTATES,
+  aChangedPool,
+  aTemplate,
+  type ChangedPool,
+  LIVES,
+  MEMORY,
+  REPLACES,
+  RESTARTS,
+} from "../support/changed-pools.ts";
+import {
+  ACTING,
+  CLOSING,
+  claimIn,
+  deletesOf,
+  kindsOf,
+  namesOf,
+  planOf,
+  planRead,
+  prunesOf,
+  restartedIn,
+  restartsOf,
+  updatesOf,
+} from "./plans.ts";
 
-/** The template of `aSpec()` with another guest, and with other disks. */
-const aTemplate = (guest: Json, vm: Json = {}) => ({
-  metadata: { labels: LABELS },
-  spec: { runStrategy: "Always", template: { metadata: {}, spec: { domain: guest } }, ...vm },
-});
-const RESTARTS = aTemplate({ cpu: { cores: 2 } });
-const REPLACES = aTemplate({}, { dataVolumeTemplates: [{ metadata: { name: "data" }, spec: { storage: {} } }] });
-
-interface Setting extends ObservationOverrides {
-  readonly spec?: Json;
-  readonly claim?: Partial<Claim>;
-}
-
-/** Plans a pool of three whose generation 2 restarts guests, with one unavailable at most. */
-function rollOut({ spec = {}, claim = {}, ...seen }: Setting, limits: Limits = ACTING): Plan {
-  const wanted = aSpec({ virtualMachineTemplate: RESTARTS, maxUnavailable: 1, ...spec });
-  const revisions = [aRevision(), aRevision({ name: "web-2", generation: 2, data: wanted })];
-  const pool = aPool({ generation: 2, spec: wanted, claim: aClaim({ generation: 2, rollout: undefined, ...claim }) });
-  return planOf({ pool, revisions, ownRevisions: revisions, liveUpdates: false, ...seen }, limits);
-}
+type Setting = Partial<ChangedPool>;
 
 const THREE = [0, 1, 2] as const;
 const moved = THREE.map((ordinal) => aVm(ordinal, { revision: "web-2" }));
 const stale = THREE.map((ordinal) => anInstance(ordinal));
 const fresh = THREE.map((ordinal) => anInstance(ordinal, { revision: "web-2" }));
+
+/** Plans with one unavailable at most. */
+function rollOut({ spec, ...changes }: ChangedPool, limits: Limits = ACTING): Plan {
+  return planOf(aChangedPool({ ...changes, spec: { maxUnavailable: 1, ...spec } }), limits);
+}
+
 const swap = <T>(list: readonly T[], at: number, item: T) => list.map((old, index) => (index === at ? item : old));
 
 const restartOf = (ordinal: number) => claimedObject(anInstance(ordinal), ordinal);
 const deleteOf = (ordinal: number) => claimedObject(aVm(ordinal), ordinal);
-const restartsOf = ({ actions }: Plan) =>
-  actions.flatMap((action) => (action.kind === "restartInstance" ? [action.instance] : []));
 const revokedOf = ({ actions }: Plan) =>
   actions.flatMap((action) => (action.kind === "revokeRestart" ? [action.instance.name] : []));
-const prunesOf = ({ actions }: Plan) =>
-  actions.flatMap((action) => (action.kind === "pruneRevision" ? [action.revision.name] : []));
-const namesOfRestarts = (plan: Plan) => restartsOf(plan).map(({ name }) => name);
 
 describe("a claimed restart", () => {
   it("is written before it is sent", () => {
     const plan = rollOut({ vms: moved, instances: stale });
-    const [restart] = restartsOf(plan);
+    const [restart] = restartedIn(plan);
     expect(kindsOf(plan)).toEqual(["writeClaim", "restartInstance"]);
     expect(claimIn(plan)?.restart).toEqual([restart && claimedObject(restart, Number(restart.name.slice(4)))]);
   });
 
   it.each(THREE)("that is unfinished comes first and counts once (web-%i)", (ordinal) => {
     const plan = rollOut({ vms: moved, instances: stale, claim: { restart: [restartOf(ordinal)] } });
-    expect(namesOfRestarts(plan)).toEqual([`web-${ordinal}`]);
+    expect(restartsOf(plan)).toEqual([`web-${ordinal}`]);
     expect(claimIn(plan)?.restart).toEqual([restartOf(ordinal)]);
     expect(revokedOf(plan)).toEqual([]);
   });
@@ -85,14 +89,14 @@ describe("a claimed restart", () => {
     ["another", swap(stale, 0, anInstance(0, { uid: "0ddba11f-0000", revision: "web-2", ready: false }))],
   ])("is finished when its instance is %s, and the budget is still spent", (_what, instances) => {
     const plan = rollOut({ vms: moved, instances, claim: { restart: [restartOf(0)] } });
-    expect([namesOfRestarts(plan), revokedOf(plan), claimIn(plan)?.restart]).toEqual([[], [], []]);
+    expect([restartsOf(plan), revokedOf(plan), claimIn(plan)?.restart]).toEqual([[], [], []]);
   });
 
-  it.each<[string, Setting]>([
+  it.each<[string, ChangedPool]>([
     [
       "the template is the old one again",
       {
-        spec: { virtualMachineTemplate: aTemplate({}) },
+        to: aTemplate(),
         revisions: [aRevision()],
         vms: THREE.map((ordinal) => aVm(ordinal)),
         instances: stale,
@@ -136,10 +140,7 @@ describe("a claimed restart", () => {
 
 describe("a claimed replacement", () => {
   const old = THREE.map((ordinal) => aVm(ordinal));
-  const replace = (setting: Setting) => {
-    const { spec, ...rest } = setting;
-    return rollOut({ vms: old, instances: stale, ...rest, spec: { virtualMachineTemplate: REPLACES, ...spec } });
-  };
+  const replace = (changes: Setting) => rollOut({ to: REPLACES, vms: old, instances: stale, ...changes });
 
   it("is a delete in the claim, written before it is sent", () => {
     const plan = replace({});
@@ -208,6 +209,13 @@ describe("the record of a roll-out", () => {
     ["a machine is older", { vms: swap(moved, 0, aVm(0)) }],
   ])("is not written while %s", (_what, setting) => {
     expect(claimIn(rollOut({ vms: moved, instances: fresh, ...current, ...setting }))?.rollout).toBeUndefined();
+  });
+
+  it("is not written while a machine that was not looked at is only claimed for deletion", () => {
+    const claim = { delete: [deleteOf(2)] };
+    const plan = rollOut({ vms: moved, instances: swap(fresh, 2, anInstance(2)), spec: { replicas: 2 }, claim });
+    expect(kindsOf(plan)).toContain("deleteVm");
+    expect(claimIn(plan)?.rollout).toBeUndefined();
   });
 
   it("is taken back at the first look at another template", () => {
@@ -327,11 +335,7 @@ describe("a leftover of an earlier pool", () => {
       revisions: [aRevision(), leftover],
       instances: stale,
     });
-    expect(plan.actions.flatMap((action) => (action.kind === "updateVm" ? [action.revision] : []))).toEqual([
-      suffixed,
-      suffixed,
-      suffixed,
-    ]);
+    expect(updatesOf(plan).map(({ revision }) => revision)).toEqual([suffixed, suffixed, suffixed]);
     const own = aRevision({ name: suffixed, data: spec });
     const vms = THREE.map((ordinal) => aVm(ordinal, { revision: suffixed }));
     const instances = THREE.map((ordinal) => anInstance(ordinal, { revision: suffixed }));
@@ -391,10 +395,7 @@ const machine = fc.record({
 const anyRollOut: fc.Arbitrary<Observation> = fc
   .record({
     machines: fc.uniqueArray(machine, { selector: ({ ordinal }) => ordinal, maxLength: 7 }),
-    to: fc.constantFrom(RESTARTS, REPLACES, aTemplate({ memory: { guest: "2Gi" } }), {
-      ...aTemplate({}),
-      metadata: { labels: LABELS, annotations: { a: "b" } },
-    }),
+    to: fc.constantFrom(RESTARTS, REPLACES, LIVES, ANNOTATES),
     replicas: fc.nat(7),
     maxUnavailable: fc.constantFrom(1, 2, "50%", undefined),
     paused: fc.constantFrom(false, false, false, false, true),
@@ -419,10 +420,9 @@ const anyRollOut: fc.Arbitrary<Observation> = fc
     recorded: fc.constantFrom<readonly string[] | undefined>(undefined, undefined, ["web-2"], ["web-1"]),
   })
   .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, ...fields }) => {
-    const from = aTemplate({ memory: { guest: "1Gi" } });
     const spec = aSpec({ virtualMachineTemplate: to, ...fields });
     const revisions = [
-      aRevision({ data: aSpec({ virtualMachineTemplate: from }) }),
+      aRevision({ data: aSpec({ virtualMachineTemplate: aTemplate({ guest: MEMORY }) }) }),
       aRevision({ name: "web-2", generation: 2, data: spec }),
       aRevision({ name: "web-3", owner: "earlier-uid", data: spec }),
     ];
@@ -490,7 +490,7 @@ describe("every roll-out", () => {
       const leaving = deleted.filter(({ why }) => !why.includes("replaces")).map(({ vm }) => vm.uid);
       expect(leaving.length).toBeLessThanOrEqual(Math.max(0, surplus));
       const struck = [
-        ...restartsOf(plan).map(({ vmUid }) => vmUid),
+        ...restartedIn(plan).map(({ vmUid }) => vmUid),
         ...deleted.map(({ vm }) => vm.uid).filter((uid) => !leaving.includes(uid)),
       ];
       const staying = members.filter(({ uid }) => !leaving.includes(uid));
@@ -531,7 +531,7 @@ describe("every roll-out", () => {
     check((seen, plan) => {
       const items = claimIn(plan);
       const acts = [
-        ...restartsOf(plan),
+        ...restartedIn(plan),
         ...plan.actions.flatMap((action) => (action.kind === "deleteVm" ? [action.vm] : [])),
       ];
       if (acts.length === 0) return;

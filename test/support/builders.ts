@@ -311,7 +311,8 @@ export interface ObservationOverrides {
   readonly revisions?: readonly Revision[];
   readonly instances?: readonly Instance[];
   readonly ownRevisions?: readonly Revision[];
-  readonly liveUpdates?: boolean;
+  /** Undefined when the cluster's way with changes to running guests was not read. */
+  readonly liveUpdates?: boolean | undefined;
   /** Disks by the UID of their machine. */
   readonly disks?: ReadonlyMap<string, readonly Disk[]>;
   readonly keptDisks?: readonly Disk[];
