@@ -247,8 +247,11 @@ const judgeSpec = (spec: Json) => {
 
 describe("revisions that nothing names", () => {
   const unused = aRevision({ name: "web-0" });
-  const withUnused = (setting: Setting = {}) =>
-    rollOut({ vms: moved, instances: fresh, ...setting, ownRevisions: [unused, aRevision({ name: "web-2" })] });
+  const inForce = aRevision({ name: "web-2", generation: 2, data: aSpec({ virtualMachineTemplate: RESTARTS }) });
+  const withUnused = (changes: Setting = {}) => {
+    const own = [unused, inForce];
+    return rollOut({ vms: moved, instances: fresh, revisions: own, ownRevisions: own, ...changes });
+  };
 
   it("go when the roll-out is done, before the record is written", () => {
     expect(prunesOf(withUnused())).toEqual(["web-0"]);
@@ -256,22 +259,30 @@ describe("revisions that nothing names", () => {
   });
 
   it.each<[string, Setting]>([
-    ["a machine names it", { vms: swap(moved, 0, aVm(0, { revision: "web-0" })) }],
-    ["an instance names it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })) }],
+    ["a machine is to be moved from it", { vms: swap(moved, 0, aVm(0, { revision: "web-0" })) }],
     [
-      "an instance that is still there names it",
-      { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) },
+      "a machine that cannot be moved names it",
+      { vms: swap(moved, 0, { ...aVm(0, { revision: "web-0" }), spec: undefined }) },
+    ],
+    ["an instance is to be restarted from it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })) }],
+    [
+      "an instance that is about to stop names it",
+      {
+        vms: swap(moved, 0, { ...aVm(0, { revision: "web-2" }), requested: true }),
+        instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })),
+      },
     ],
     ["a machine that names it may still appear", { claim: { create: new Map([[7, NOW - 1_000]]) } }],
-  ])("stay while %s, and are not forgotten then", (_what, setting) => {
-    expect(prunesOf(withUnused(setting))).toEqual([]);
-    if (setting.claim !== undefined) expect(claimIn(withUnused(setting))?.rollout).toBeUndefined();
+  ])("stay while %s, and are not forgotten then", (_what, changes) => {
+    const plan = withUnused(changes);
+    expect([plan.needs, prunesOf(plan), claimIn(plan)?.rollout]).toEqual([[], [], undefined]);
   });
 
   it.each<[string, Setting]>([
     ["a machine", { vms: swap(moved, 0, aVm(0, { revision: "web-0", terminating: true })) }],
-  ])("go though %s on its way out names it, which is compared with nothing any more", (_what, setting) => {
-    expect(prunesOf(withUnused(setting))).toEqual(["web-0"]);
+    ["an instance", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) }],
+  ])("go though %s on its way out names it, which is compared with nothing any more", (_what, changes) => {
+    expect(prunesOf(withUnused(changes))).toEqual(["web-0"]);
   });
 
   it.each<[string, Setting]>([
