@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { CLAIM_ITEMS_MAX, type Claim, claimedObject, formatClaim, parseClaim } from "../../shared/planning/claim.ts";
 import { fnv1a } from "../../shared/planning/hash.ts";
 import { type Instance, isOwnedBy, type Vm } from "../../shared/planning/model.ts";
-import { REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
+import { CLAIM_ANNOTATION, REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
 import type { Limits, Observation, Plan } from "../../shared/planning/plan.ts";
 import { templateHash } from "../../shared/planning/template-change.ts";
 import { resolveMaxUnavailable } from "../../shared/planning/update.ts";
@@ -383,7 +383,26 @@ describe("a pool that comes from the reference, without a claim", () => {
 
 // --- for every roll-out
 
-const machine = fc.record({
+/** Of the pool, and in the middle of an ordinary roll-out. */
+const sound = fc.record({
+  ordinal: fc.nat(7),
+  pool: fc.constant(POOL_UID),
+  revision: fc.constantFrom("web-1", "web-2", "web-2"),
+  labels: fc.constant(LABELS),
+  terminating: fc.constant(false),
+  requested: fc.constantFrom(false, false, false, false, false, true),
+  isRead: fc.constant(true),
+  updatedAgoMs: fc.constantFrom(undefined, 30_000, 90_000),
+  instance: fc.record({
+    revision: fc.constantFrom("web-1", "web-1", "web-2"),
+    terminating: fc.constant(false),
+    ready: fc.constantFrom(true, true, true, false),
+    created: fc.constant("2026-11-22T09:00:00Z"),
+    uid: fc.constant(undefined),
+  }),
+});
+
+const odd = fc.record({
   ordinal: fc.nat(7),
   pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, null),
   revision: fc.constantFrom("web-1", "web-1", "web-2", "web-2", "web-3", "lost-1", null),
@@ -403,11 +422,14 @@ const machine = fc.record({
   ),
 });
 
+const machine = fc.oneof({ weight: 5, arbitrary: sound }, { weight: 1, arbitrary: odd });
+
 const anyRollOut: fc.Arbitrary<Observation> = fc
   .record({
     machines: fc.uniqueArray(machine, { selector: ({ ordinal }) => ordinal, maxLength: 7 }),
     to: fc.constantFrom(RESTARTS, REPLACES, LIVES, ANNOTATES),
-    replicas: fc.nat(7),
+    /** As many as there are, unless it is another number. */
+    resized: fc.oneof({ weight: 3, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: fc.nat(7) }),
     maxUnavailable: fc.constantFrom(1, 2, "50%", undefined),
     paused: fc.constantFrom(false, false, false, false, true),
     updateStrategy: fc.constantFrom<Json | undefined>(
@@ -430,8 +452,9 @@ const anyRollOut: fc.Arbitrary<Observation> = fc
     liveUpdates: fc.boolean(),
     recorded: fc.constantFrom<readonly string[] | undefined>(undefined, undefined, ["web-2"], ["web-1"]),
   })
-  .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, ...fields }) => {
-    const spec = aSpec({ virtualMachineTemplate: to, ...fields });
+  .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, resized, ...fields }) => {
+    const replicas = resized ?? machines.length;
+    const spec = aSpec({ virtualMachineTemplate: to, replicas, ...fields });
     const revisions = [
       aRevision({ data: aSpec({ virtualMachineTemplate: aTemplate({ guest: MEMORY }) }) }),
       aRevision({ name: "web-2", generation: 2, data: spec }),
@@ -486,7 +509,9 @@ const membersOf = (seen: Observation) => seen.selected.filter((vm) => isOwnedBy(
 const instanceOf = (seen: Observation, vm: Vm) => seen.instances?.find(({ vmUid }) => vmUid === vm.uid);
 const isAvailable = (seen: Observation, vm: Vm) => {
   const instance = instanceOf(seen, vm);
-  return !vm.terminating && instance !== undefined && instance.ready && !instance.terminating;
+  // One that is asked to stop is as good as stopped.
+  if (vm.terminating || vm.requested || instance === undefined) return false;
+  return instance.ready && !instance.terminating;
 };
 const UPDATE_KINDS = ["updateVm", "restartInstance", "labelInstance"];
 
@@ -498,13 +523,13 @@ describe("every roll-out", () => {
       const members = membersOf(seen);
       const surplus = members.filter(({ terminating }) => !terminating).length - wanted;
       const deleted = plan.actions.flatMap((action) => (action.kind === "deleteVm" ? [action] : []));
-      const leaving = deleted.filter(({ why }) => !why.includes("replaces")).map(({ vm }) => vm.uid);
-      expect(leaving.length).toBeLessThanOrEqual(Math.max(0, surplus));
-      const struck = [
-        ...restartedIn(plan).map(({ vmUid }) => vmUid),
-        ...deleted.map(({ vm }) => vm.uid).filter((uid) => !leaving.includes(uid)),
-      ];
-      const staying = members.filter(({ uid }) => !leaving.includes(uid));
+      const replaced = deleted.filter(({ why }) => why.includes("replaces")).map(({ vm }) => vm.uid);
+      expect(deleted.length - replaced.length).toBeLessThanOrEqual(Math.max(0, surplus));
+      // All that the claim names goes, in this loop or in the next.
+      const claimed = (claimIn(plan)?.delete ?? []).map(({ uidPrefix }) => uidPrefix);
+      const isLeaving = ({ uid }: Vm) => claimed.includes(uid.slice(0, 8)) && !replaced.includes(uid);
+      const struck = [...restartedIn(plan).map(({ vmUid }) => vmUid), ...replaced];
+      const staying = members.filter((vm) => !isLeaving(vm));
       const available = staying.filter((vm) => isAvailable(seen, vm));
       const lost = available.filter(({ uid }) => struck.includes(uid)).length;
       const down = staying.length - available.length + Math.max(0, wanted - staying.length);
@@ -553,7 +578,7 @@ describe("every roll-out", () => {
 
   it("keeps or revokes each claimed restart of an instance that lives", () =>
     check((seen, plan) => {
-      const before = parseClaim(seen.pool.annotations?.["vmpool-functions/pass"]);
+      const before = parseClaim(seen.pool.annotations?.[CLAIM_ANNOTATION]);
       const items = claimIn(plan);
       if (items === undefined) return;
       const kept = items.restart.map(({ uidPrefix }) => uidPrefix);
@@ -602,7 +627,7 @@ describe("every roll-out", () => {
       const items = claimIn(plan);
       if (items?.rollout === undefined || kindsOf(plan).join() !== "writeClaim") return;
       const text = formatClaim({ ...aClaim({ generation: 2, at: seen.now, nonce: "next" }), ...items });
-      const pool = { ...seen.pool, annotations: { "vmpool-functions/pass": text } };
+      const pool = { ...seen.pool, annotations: { [CLAIM_ANNOTATION]: text } };
       const rested = {
         ...seen,
         pool,
