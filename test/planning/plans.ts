@@ -74,10 +74,13 @@ export function claimedOrdinals(plan: Plan): readonly number[] | undefined {
   return items && [...items.create.keys()].sort((a, b) => a - b);
 }
 
+/** Rounds of reads that a pass has. */
+const ROUNDS_MAX = 20;
+
 /** The plan once all that it asks for was read, and found to be nothing. */
 export function planRead(seen: Observation, limits: Limits): Plan {
   let known = seen;
-  for (let round = 0; round < 20; round += 1) {
+  for (let round = 0; round < ROUNDS_MAX; round += 1) {
     const plan = planPass(known, limits);
     if (plan.needs.length === 0) return plan;
     for (const need of plan.needs) known = { ...known, ...readNothing(known, need) };
