@@ -3,14 +3,14 @@ import { runPlan } from "../../infra/cli/plan.ts";
 import { parsePlanOptions } from "../../infra/cli/plan-options.ts";
 import { parseJson } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
-import { aWire, networkError, ok, on, type Reply, refusal, type Wire, writesOf } from "../support/transport.ts";
+import { aWire, networkError, on, refusal, type Wire, writesOf } from "../support/transport.ts";
 import {
   aClaimText,
+  aClusterWith,
   aList,
   aPool,
   aSettledPool,
   aVm,
-  DATE,
   DISCOVERY,
   NOW,
   poolPath,
@@ -21,17 +21,6 @@ import {
 
 const GET_POOL = `GET ${poolPath()}`;
 const GONE = refusal(404, "NotFound");
-
-/** A cluster with one pool, or none, and these machines. */
-function aClusterWith(pool: object | undefined, machines: readonly object[] = []): Wire {
-  const reply: Reply = pool === undefined ? GONE : ok(pool, DATE);
-  return aWire(
-    on(DISCOVERY, served("v1beta1")),
-    on(GET_POOL, reply),
-    on(`GET ${VMS}`, aList(machines)),
-    ...[1, 2, 3].map((generation) => on(`GET ${REVISIONS}/web-${generation}`, GONE)),
-  );
-}
 
 /** Runs the command on a cluster; nothing that it does may ever send a write. */
 async function plan(wire: Wire, args: readonly string[], input?: unknown) {

@@ -3,48 +3,35 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parse, stringify } from "yaml";
-import { pickPorts } from "../../infra/local/control-plane/ports.ts";
-import { type HttpListener, listen } from "../../infra/local/http.ts";
-import { type LocalRuntime, startRuntime } from "../../infra/local/runtime/runtime.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { type CommandOutcome, run } from "../support/command.ts";
+import { type HttpFunctions, serveFunctions } from "../support/http-functions.ts";
 import { namesOf } from "../support/objects.ts";
 import { aPool } from "../support/pool-manifests.ts";
 import { untilReady, untilSettled } from "../support/until.ts";
 import { type Finishing, type Namespace, ROOT, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
 
 const POOL = "web";
-const TOKEN = "a token that nobody guesses";
 const READER = "reader";
 const SECRET = "s3cr3t";
+/** Nobody listens there. */
+const AWAY = "https://127.0.0.1:1";
 
 let world: World;
-let runtime: LocalRuntime;
-let listener: HttpListener;
+let fleet: HttpFunctions;
 let readersKubeconfig: string;
 
 beforeAll(async () => {
   world = await startWorld();
   readersKubeconfig = await aReader();
-  const logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
-  const [away = 0, port = 0] = await pickPorts(2);
-  const accesses = new Map<string, ClusterAccess>([
-    ["away", { ...world.functionsAccess, server: `https://127.0.0.1:${away}` }],
-    ["local", { ...world.functionsAccess, mode: "observe" }],
-  ]);
-  const registry = {
-    names: async () => [...accesses.keys()],
-    access: async (name: string) => accesses.get(name),
-    webhook: async () => undefined,
-  };
-  runtime = startRuntime({ registry, deployment: "fleet", resyncSeconds: 0, wakeEverything: false, logger });
-  listener = await listen({ port, token: TOKEN, isReady: () => true, routes: () => runtime.routes });
+  fleet = await serveFunctions("fleet", {
+    away: { ...world.functionsAccess, server: AWAY },
+    local: { ...world.functionsAccess, mode: "observe" },
+  });
 }, WORLD_TIMEOUT_MS);
 
 afterAll(async () => {
-  await listener.close();
-  await runtime.stop();
+  await fleet.stop();
   await world.stop();
 });
 
@@ -80,13 +67,6 @@ async function aNamespaceWithPool(test: Finishing, changes: Parameters<typeof aP
   await namespace.create(aPool(POOL, changes));
   await untilSettled(world, { namespace, name: POOL }, { replicas: 1, readyReplicas: 1 });
   return namespace;
-}
-
-async function get(path: string, token = TOKEN) {
-  const answer = await fetch(`${listener.url}${path}`, { headers: { authorization: `Bearer ${token}` } });
-  const text = await answer.text();
-  const body: unknown = JSON.parse(text);
-  return { status: answer.status, type: answer.headers.get("content-type"), body: isRecord(body) ? body : {}, text };
 }
 
 describe.concurrent("the plan of a pool", () => {
@@ -149,7 +129,7 @@ describe.concurrent("the fleet over HTTP", () => {
     const seen: unknown[] = [];
     let path: string | undefined = "/pools?limit=1";
     while (path !== undefined) {
-      const { status, body } = await get(path);
+      const { status, body } = await fleet.send(path);
       expect(status).toBe(200);
       const pools: unknown[] = Array.isArray(body["pools"]) ? body["pools"] : [];
       seen.push(...pools);
@@ -169,7 +149,7 @@ describe.concurrent("the fleet over HTTP", () => {
     const cloudInitNoCloud = { userData: `#cloud-config\npassword: ${SECRET}` };
     const { name } = await aNamespaceWithPool(test, { volumes: [{ name: "seed", cloudInitNoCloud }] });
 
-    const { status, body, text } = await get(`/clusters/local/namespaces/${name}/pools/${POOL}`);
+    const { status, body, text } = await fleet.send(`/clusters/local/namespaces/${name}/pools/${POOL}`);
 
     expect(status).toBe(200);
     expect(text).not.toContain(SECRET);
@@ -185,10 +165,10 @@ describe.concurrent("the fleet over HTTP", () => {
 
   it("answers with problem documents", async () => {
     const type = "application/problem+json";
-    expect(await get("/pools", "wrong")).toMatchObject({ status: 401, type });
-    expect(await get("/pools?limit=no")).toMatchObject({ status: 400, type });
-    expect(await get("/clusters/moon/namespaces/default/pools/web")).toMatchObject({ status: 404, type });
-    expect(await get("/clusters/local/namespaces/default/pools/nothing")).toMatchObject({ status: 404, type });
-    expect(await get("/clusters/away/namespaces/default/pools/web")).toMatchObject({ status: 503, type });
+    expect(await fleet.send("/pools", { token: "wrong" })).toMatchObject({ status: 401, type });
+    expect(await fleet.send("/pools?limit=no")).toMatchObject({ status: 400, type });
+    expect(await fleet.send("/clusters/moon/namespaces/default/pools/web")).toMatchObject({ status: 404, type });
+    expect(await fleet.send("/clusters/local/namespaces/default/pools/nothing")).toMatchObject({ status: 404, type });
+    expect(await fleet.send("/clusters/away/namespaces/default/pools/web")).toMatchObject({ status: 503, type });
   });
 });

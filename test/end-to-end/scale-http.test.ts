@@ -1,78 +1,50 @@
 /** The scale subresource over HTTP: what a client sends reaches the real API server, and alone drives the passes. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { pickPorts } from "../../infra/local/control-plane/ports.ts";
-import { type HttpListener, listen } from "../../infra/local/http.ts";
-import { type LocalRuntime, startRuntime } from "../../infra/local/runtime/runtime.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import { isRecord } from "../../shared/planning/json.ts";
+import { type HttpAnswer, type HttpFunctions, type HttpRequest, serveFunctions } from "../support/http-functions.ts";
 import { machineNames } from "../support/objects.ts";
 import { aPool } from "../support/pool-manifests.ts";
 import { untilMachines, untilSettled } from "../support/until.ts";
 import { type Finishing, type Namespace, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
 
 const POOL = "web";
-const TOKEN = "a token that nobody guesses";
 const JSON_TYPE = "application/json";
 const MERGE = "application/merge-patch+json";
 const JSON_PATCH = "application/json-patch+json";
 
 let world: World;
-let runtime: LocalRuntime;
-let listener: HttpListener;
+let functions: HttpFunctions;
 
 beforeAll(async () => {
   // Without a schedule: only what the requests wake is looked at.
   world = await startWorld({ functions: false });
-  const logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
-  const accesses = new Map<string, ClusterAccess>([
-    ["local", world.access],
-    ["watched", { ...world.access, mode: "observe" }],
-    ["narrow", { ...world.access, namespaces: ["elsewhere"] }],
-  ]);
-  const registry = {
-    names: async () => [...accesses.keys()],
-    access: async (name: string) => accesses.get(name),
-    webhook: async () => undefined,
-  };
-  runtime = startRuntime({ registry, deployment: "local", resyncSeconds: 0, wakeEverything: false, logger });
-  const [port = 0] = await pickPorts(1);
-  listener = await listen({ port, token: TOKEN, isReady: () => true, routes: () => runtime.routes });
+  functions = await serveFunctions("local", {
+    local: world.access,
+    watched: { ...world.access, mode: "observe" },
+    narrow: { ...world.access, namespaces: ["elsewhere"] },
+  });
 }, WORLD_TIMEOUT_MS);
 
 afterAll(async () => {
-  await listener.close();
-  await runtime.stop();
+  await functions.stop();
   await world.stop();
 });
 
-interface Sent {
-  readonly method?: string;
-  readonly type?: string;
-  readonly body?: unknown;
+interface Sent extends HttpRequest {
   readonly cluster?: string;
   readonly version?: string;
   readonly name?: string;
-  readonly token?: string;
 }
 
-/** As curl would. */
-async function send(namespace: string, fields: Sent = {}) {
-  const { method = "GET", type, body, cluster = "local", version = "v1beta1", name = POOL, token = TOKEN } = fields;
+function send(namespace: string, fields: Sent = {}): Promise<HttpAnswer> {
+  const { cluster = "local", version = "v1beta1", name = POOL, ...request } = fields;
   const path = `/clusters/${cluster}/apis/pool.kubevirt.io/${version}/namespaces/${namespace}/virtualmachinepools/${name}/scale`;
-  const headers = { authorization: `Bearer ${token}`, ...(type === undefined ? {} : { "content-type": type }) };
-  const answer = await fetch(`${listener.url}${path}`, {
-    method,
-    headers,
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-  const text: unknown = await answer.json();
-  return { status: answer.status, body: isRecord(text) ? text : {} };
+  return functions.send(path, request);
 }
 
 async function sendEvent(event: object) {
-  const headers = { authorization: `Bearer ${TOKEN}`, "content-type": JSON_TYPE };
-  const answer = await fetch(`${listener.url}/events`, { method: "POST", headers, body: JSON.stringify(event) });
-  return { status: answer.status, body: await answer.json() };
+  const { status, body } = await functions.send("/events", { method: "POST", type: JSON_TYPE, body: event });
+  return { status, body };
 }
 
 async function aNamespaceWithPool(test: Finishing, replicas: number | undefined): Promise<Namespace> {

@@ -116,12 +116,7 @@ async function request(namespace: Namespace, machine: string, ...actions: readon
 
 describe.concurrent("a live update", () => {
   const domain = { cpu: { cores: 1, sockets: 1 }, memory: { guest: "2Gi" }, devices: {} };
-  const live = (behaviour?: string) => {
-    const annotations = behaviour === undefined ? {} : { [BEHAVIOUR]: behaviour };
-    return {
-      template: { metadata: { labels: { [POOL_LABEL]: POOL }, annotations }, spec: { ...guestSpec(), domain } },
-    };
-  };
+  const live = (behaviour?: string) => ({ template: guestTemplate({ behaviour, domain }) });
 
   it("that does not arrive is a restart, after a minute", async (test) => {
     const namespace = await aReadyPool(test, { replicas: 1, machine: live("ignore-live-update") });
@@ -166,8 +161,7 @@ describe.concurrent("a live update", () => {
 
 it.concurrent("keeps maxUnavailable of twenty while two deployments overlap and machines fail on their own", async (test) => {
   const [replicas, maxUnavailable] = [20, 3];
-  const annotations = { [BEHAVIOUR]: "slow:4" };
-  const machine = { template: { metadata: { labels: { [POOL_LABEL]: POOL }, annotations }, spec: guestSpec() } };
+  const machine = { template: guestTemplate({ behaviour: "slow:4" }) };
   const namespace = await aReadyPool(test, { replicas, spec: { maxUnavailable }, machine });
   const second = world.startFunctions("local", [namespace.name]);
   test.onTestFinished(() => second.stop());
@@ -175,10 +169,10 @@ it.concurrent("keeps maxUnavailable of twenty while two deployments overlap and 
 
   await changeGuest(namespace, POOL, SECOND);
 
-  const isRolled = async () => (await instancesOf(namespace)).filter((one) => revisionOf(one) === "pool-2").length;
-  await eventually(async () => expect(await isRolled()).toBeGreaterThanOrEqual(6));
+  const countRolled = async () => (await instancesOf(namespace)).filter((one) => revisionOf(one) === "pool-2").length;
+  await eventually(async () => expect(await countRolled()).toBeGreaterThanOrEqual(6));
   expect(unavailableMax(await recording.states(), replicas)).toBe(maxUnavailable);
-  const failed = await failMachines(namespace, async () => (await isRolled()) > 17);
+  const failed = await failMachines(namespace, async () => (await countRolled()) > 17);
   await untilRolledOut(namespace, { revision: "pool-2", machines: replicas });
   const states = await recording.states();
   expect(failed.size).toBeGreaterThan(3);
@@ -278,8 +272,7 @@ describe.concurrent("a proactive pool", () => {
   });
 
   it("leaves guests that were not restarted yet alone when the change is taken back", async (test) => {
-    const annotations = { [BEHAVIOUR]: "slow:3" };
-    const machine = { template: { metadata: { labels: { [POOL_LABEL]: POOL }, annotations }, spec: guestSpec() } };
+    const machine = { template: guestTemplate({ behaviour: "slow:3" }) };
     const namespace = await aReadyPool(test, { replicas: 4, spec: { maxUnavailable: 1 }, machine });
     const guests = uidsOf(await instancesOf(namespace));
     const recording = await record(test, namespace);
@@ -287,7 +280,7 @@ describe.concurrent("a proactive pool", () => {
     await eventually(async () => {
       expect(Object.values(restartsOf(await recording.states())).filter((restarts) => restarts > 0)).not.toEqual([]);
     });
-    await changeGuest(namespace, POOL, { volumes: guestSpec().volumes });
+    await changeGuest(namespace, POOL, { volumes: guestTemplate().spec.volumes });
     await untilRolledOut(namespace, { revision: "pool-3", machines: 4 });
     const states = await recording.states();
     expect(unavailableMax(states, 4)).toBe(1);
@@ -378,11 +371,19 @@ describe.concurrent("a proactive pool", () => {
   });
 });
 
-function guestSpec() {
+/** The template of an instance that the pool selects; fields of its spec can be replaced. */
+function guestTemplate({ behaviour, ...spec }: { behaviour?: string | undefined; [field: string]: unknown } = {}) {
   return {
-    domain: { devices: {} },
-    terminationGracePeriodSeconds: 0,
-    volumes: [{ name: "containerdisk", containerDisk: { image: "cirros" } }],
+    metadata: {
+      labels: { [POOL_LABEL]: POOL },
+      ...(behaviour === undefined ? {} : { annotations: { [BEHAVIOUR]: behaviour } }),
+    },
+    spec: {
+      domain: { devices: {} },
+      terminationGracePeriodSeconds: 0,
+      volumes: [{ name: "containerdisk", containerDisk: { image: "cirros" } }],
+      ...spec,
+    },
   };
 }
 
@@ -422,11 +423,7 @@ describe.concurrent("a guest under run strategy", () => {
     },
   ])("$strategy runs again when it ran, and stays off when it was off", async (given, test) => {
     const { strategy, first, stop, runs } = given;
-    const machine = {
-      running: null,
-      ...strategy,
-      template: { metadata: { labels: { [POOL_LABEL]: POOL } }, spec: guestSpec() },
-    };
+    const machine = { running: null, ...strategy, template: guestTemplate() };
     const namespace = await world.aNamespace(test);
     await namespace.create(aPool(POOL, { replicas: 2, machine }));
     await untilMachines(namespace, machineNames(POOL, 2));
@@ -460,10 +457,9 @@ describe.concurrent("a guest under run strategy", () => {
   });
 
   it("Manual that has ended by itself is not started for a new template, and has it when it is", async (test) => {
-    const spec = guestSpec();
-    const template = { metadata: { labels: { [POOL_LABEL]: POOL } }, spec };
+    const machine = { running: null, runStrategy: "Manual", template: guestTemplate() };
     const namespace = await world.aNamespace(test);
-    await namespace.create(aPool(POOL, { machine: { running: null, runStrategy: "Manual", template } }));
+    await namespace.create(aPool(POOL, { machine }));
     await untilMachines(namespace, ["pool-0"]);
     await request(namespace, "pool-0", "Start");
     await untilReady(namespace, POOL, 1);
@@ -483,15 +479,9 @@ describe.concurrent("a guest under run strategy", () => {
   });
 
   it("Manual is restarted one at a time, too", async (test) => {
-    const runStrategy = "Manual";
-    const spec = { maxUnavailable: 1 };
-    const machine = {
-      running: null,
-      runStrategy,
-      template: { metadata: { labels: { [POOL_LABEL]: POOL } }, spec: guestSpec() },
-    };
+    const machine = { running: null, runStrategy: "Manual", template: guestTemplate() };
     const namespace = await world.aNamespace(test);
-    await namespace.create(aPool(POOL, { replicas: 3, spec, machine }));
+    await namespace.create(aPool(POOL, { replicas: 3, spec: { maxUnavailable: 1 }, machine }));
     await untilMachines(namespace, machineNames(POOL, 3));
     for (const name of machineNames(POOL, 3)) await request(namespace, name, "Start");
     await untilReady(namespace, POOL, 3);
@@ -505,14 +495,10 @@ describe.concurrent("a guest under run strategy", () => {
 });
 
 it.concurrent("keeps what belongs to the machine or its user", async (test) => {
-  const template = {
-    metadata: { labels: { [POOL_LABEL]: POOL } },
-    spec: {
-      ...guestSpec(),
-      domain: { devices: { interfaces: [{ name: "default", masquerade: {} }] } },
-      networks: [{ name: "default", pod: {} }],
-    },
-  };
+  const template = guestTemplate({
+    domain: { devices: { interfaces: [{ name: "default", masquerade: {} }] } },
+    networks: [{ name: "default", pod: {} }],
+  });
   const machine = { instancetype: { name: "small", kind: "VirtualMachineInstancetype" }, template };
   const namespace = await aReadyPool(test, { replicas: 2, machine });
   const own = {
@@ -776,7 +762,7 @@ async function aPoolOfTheReference(): Promise<TakenOver> {
       running: true,
       template: {
         metadata: { labels },
-        spec: { ...guestSpec(), domain: { devices: {}, resources: { requests: { memory: "128Mi" } } }, volumes },
+        spec: guestTemplate({ domain: { devices: {}, resources: { requests: { memory: "128Mi" } } }, volumes }).spec,
       },
     };
     await namespace.create({ apiVersion: "kubevirt.io/v1", kind: "VirtualMachine", metadata, spec });
@@ -819,7 +805,7 @@ describe("without live updates", () => {
 
   it("more CPU sockets are a restart", async (test) => {
     const domain = { cpu: { cores: 1, sockets: 1 }, devices: {} };
-    const machine = { template: { metadata: { labels: { [POOL_LABEL]: POOL } }, spec: { ...guestSpec(), domain } } };
+    const machine = { template: guestTemplate({ domain }) };
     const namespace = await aReadyPool(test, { replicas: 2, spec: { maxUnavailable: 1 }, machine });
     const recording = await record(test, namespace);
     await changeGuest(namespace, POOL, { domain: { cpu: { sockets: 2 } } });

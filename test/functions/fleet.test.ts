@@ -5,22 +5,19 @@ import { isRecord, parseJson } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION } from "../../shared/planning/names.ts";
 import { aRollout } from "../support/builders.ts";
 import { aContext, aDirectory, aLog, type Registered } from "../support/handlers.ts";
-import { aWire, linesOf, networkError, ok, on, refusal, silence, type Wire, writesOf } from "../support/transport.ts";
+import { aWire, linesOf, networkError, on, refusal, silence, type Wire, writesOf } from "../support/transport.ts";
 import {
   aClaimText,
+  aClusterWith,
   aList,
   aPool,
   aSettledPool,
   aVm,
-  DATE,
   DISCOVERY,
-  INSTANCES,
   NOW,
   type PoolFields,
   poolPath,
-  REVISIONS,
   served,
-  VMS,
 } from "../support/transport-objects.ts";
 
 const ALL_POOLS = "GET /apis/pool.kubevirt.io/v1beta1/virtualmachinepools";
@@ -65,17 +62,6 @@ function aFleet(clusters: Readonly<Record<string, Registered>>) {
 /** A cluster with these pools. */
 function aClusterOf(...pools: readonly PoolFields[]): Wire {
   return aWire(on(DISCOVERY, served("v1beta1")), on(ALL_POOLS, aList(pools.map(aPool))));
-}
-
-/** A cluster with one pool and these machines. */
-function aClusterWith(pool: object, machines: readonly object[] = []): Wire {
-  return aWire(
-    on(DISCOVERY, served("v1beta1")),
-    on(GET_POOL, ok(pool, DATE)),
-    on(`GET ${VMS}`, aList(machines)),
-    on(`GET ${INSTANCES}`, aList([])),
-    on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
-  );
 }
 
 const ONE = { cluster: "west", namespace: "ci", name: "web" };

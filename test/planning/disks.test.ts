@@ -16,6 +16,7 @@ import {
   aVm,
   aVmSpec,
   aVmUid,
+  type DiskOverrides,
   type Json,
   LABELS,
   NAMESPACE_UID,
@@ -25,7 +26,8 @@ import {
 } from "../support/builders.ts";
 import { ACTING, createsOf, deletesOf, kindsOf, namesOf, planOf } from "./plans.ts";
 
-const STORAGE = { storage: { resources: { requests: { storage: "1Gi" } } } };
+const size = (storage: string) => ({ resources: { requests: { storage } } });
+const STORAGE = { storage: size("1Gi") };
 /** The template of a machine with one disk, as the pool's spec and as a machine has it. */
 const templates = (name: string, spec: Json = STORAGE) => [{ metadata: { name }, spec }];
 const volumes = (name: string) => [{ name: "root", dataVolume: { name } }];
@@ -52,10 +54,15 @@ function aDiskPool(spec: Json = PROACTIVE, overrides: PoolOverrides = {}) {
   return aPool({ spec: wanted, claim: aClaim({ rollout: aRollout(wanted, "web-1") }), ...overrides });
 }
 
+/** A pool that keeps disks, and whose template asks for this one. */
+function aPoolOf(disk: Json) {
+  return aDiskPool({ ...PROACTIVE, virtualMachineTemplate: templateOf(disk) });
+}
+
 /** A machine with the disk `data-<ordinal>`, and what notes that its disks are guarded. */
-function aDiskVm(ordinal: number, overrides: VmOverrides = {}): Vm {
+function aDiskVm(ordinal: number, { disk = STORAGE, ...overrides }: VmOverrides & { readonly disk?: Json } = {}): Vm {
   const template = { metadata: {}, spec: { domain: {}, volumes: volumes(`data-${ordinal}`) } };
-  const spec = aVmSpec("web-1", { template, dataVolumeTemplates: templates(`data-${ordinal}`) });
+  const spec = aVmSpec("web-1", { template, dataVolumeTemplates: templates(`data-${ordinal}`, disk) });
   return aVm(ordinal, { spec, ...overrides });
 }
 
@@ -145,8 +152,12 @@ describe("the disks of a machine that lives", () => {
 
   it("are not read in vain where the namespace may not be read, and the pool says so", () => {
     const plan = planWith({ vms: [aDiskVm(0)], namespaceUid: "" });
-    expect(plan.needs).toEqual([]);
+    expect(plan).toMatchObject({ needs: [], actions: [] });
     expect(plan.reasons.join()).toContain("the pool's namespace may not be read");
+  });
+
+  it("are read only when it is known whether the namespace can guard them", () => {
+    expect(planOf({ pool: aDiskPool(), vms: [aDiskVm(0)] }).needs).toEqual([{ read: "namespace" }]);
   });
 
   it("are read for fifty machines at a time", () => {
@@ -186,6 +197,16 @@ describe("the disks of a machine on its way out", () => {
       actions: [],
       needs: [{ read: "disks", vms: [{ name: "web-0" }] }],
     });
+  });
+
+  it("are read and let go of it where the namespace may not be read, too", () => {
+    const blind = { vms: [leaving], namespaceUid: "" };
+    expect(planWith(blind).needs).toMatchObject([{ read: "disks", vms: [{ name: "web-0" }] }]);
+    for (const disks of [[], [aDisk(0)]]) {
+      const plan = planWith({ ...blind, of: [[0, disks]] });
+      expect(changesOf(plan)).toMatchObject(disks.map(() => ({ released: true, metadata: { ownerReferences: [] } })));
+      expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
+    }
   });
 
   it("are looked for in its whole spec where only metadata are known", () => {
@@ -280,23 +301,21 @@ describe("a pool that is deleted while disks are kept (D06 D41)", () => {
 });
 
 describe("a kept disk", () => {
-  /** As the machine of the ordinal left it. */
-  function keptBy(ordinal: number, overrides: Parameters<typeof aDisk>[1] = {}): Disk {
-    const plan = planWith({ vms: [aDiskVm(ordinal, { terminating: true })], of: [[ordinal, [aDisk(ordinal)]]] });
-    const text = JSON.stringify(changesOf(plan)[0]?.metadata);
-    const { annotations } = JSON.parse(text);
-    return aDisk(ordinal, {
-      vmUid: null,
-      guarded: true,
-      annotations,
-      labels: { [KEPT_FOR_LABEL]: "web" },
-      ...overrides,
-    });
+  interface Kept extends DiskOverrides {
+    /** Its template as the machine had it, and as the pool had it then. */
+    readonly made?: Json;
+    readonly asked?: Json;
   }
-  const other = aDiskPool({
-    ...PROACTIVE,
-    virtualMachineTemplate: templateOf({ storage: { resources: { requests: { storage: "9Gi" } } } }),
-  });
+
+  /** As the machine of the ordinal left it. */
+  function keptBy(ordinal: number, { made = STORAGE, asked = made, ...overrides }: Kept = {}): Disk {
+    const leaving = aDiskVm(ordinal, { disk: made, terminating: true });
+    const plan = planWith({ pool: aPoolOf(asked), vms: [leaving], of: [[ordinal, [aDisk(ordinal)]]] });
+    const { annotations } = JSON.parse(JSON.stringify(changesOf(plan)[0]?.metadata));
+    const labels = { [KEPT_FOR_LABEL]: "web" };
+    return aDisk(ordinal, { vmUid: null, guarded: true, annotations, labels, ...overrides });
+  }
+  const other = aPoolOf({ storage: size("9Gi") });
 
   it("is asked for before a machine with disks is made", () => {
     expect(planOf({ pool: aDiskPool() }).needs).toEqual([{ read: "keptDisks" }]);
@@ -327,21 +346,20 @@ describe("a kept disk", () => {
     expect(planOf({ pool: aPool({ spec: aSpec({ replicas: 1 }) }) }).needs).toEqual([]);
   });
 
-  it("fits the same size in other words", () => {
-    const spec = { storage: { resources: { requests: { storage: "1024Mi" } } } };
-    const pool = aDiskPool({ ...PROACTIVE, virtualMachineTemplate: templateOf(spec) });
-    expect(createsOf(planWith({ pool, keptDisks: [keptBy(0)] }))).toEqual([0]);
-  });
-
-  it("fits though the cluster filled in what the template leaves open", () => {
-    const filled = { storage: { ...STORAGE.storage, storageClassName: "fast" } };
-    const vm = aDiskVm(0, {
-      terminating: true,
-      spec: aVmSpec("web-1", { dataVolumeTemplates: templates("data-0", filled) }),
-    });
-    const text = JSON.stringify(changesOf(planWith({ vms: [vm], of: [[0, [aDisk(0)]]] }))[0]?.metadata);
-    const kept = aDisk(0, { vmUid: null, annotations: JSON.parse(text).annotations });
-    expect(createsOf(planWith({ keptDisks: [kept] }))).toEqual([0]);
+  const classed = (storageClassName: string) => ({ storage: { ...size("1Gi"), storageClassName } });
+  it.each<{ it: string; made?: Json; asked?: Json; wanted: Json; fits: boolean }>([
+    { it: "fits the same size in other words", wanted: { storage: size("1024Mi") }, fits: true },
+    {
+      it: "fits though the cluster filled in the storage class, which the template leaves open",
+      made: classed("fast"),
+      asked: STORAGE,
+      wanted: STORAGE,
+      fits: true,
+    },
+    { it: "does not fit another storage class", made: classed("fast"), wanted: classed("slow"), fits: false },
+    { it: "does not fit a storage class where it had none", wanted: classed("slow"), fits: false },
+  ])("$it", ({ wanted, fits, ...kept }) => {
+    expect(createsOf(planWith({ pool: aPoolOf(wanted), keptDisks: [keptBy(0, kept)] }))).toEqual([fits ? 0 : 1]);
   });
 });
 

@@ -1,7 +1,8 @@
 /** Short ways to ask for a plan and to read it. */
 import type { ClaimItems } from "../../shared/planning/claim.ts";
-import type { Vm } from "../../shared/planning/model.ts";
+import type { Instance, Vm } from "../../shared/planning/model.ts";
 import {
+  type Action,
   type ActionKind,
   type Limits,
   type Need,
@@ -46,6 +47,23 @@ export function targetsOf(
   return actions.flatMap((action) => (action.kind === kind ? [action.vm] : []));
 }
 
+export function updatesOf({ actions }: Plan): readonly Extract<Action, { kind: "updateVm" }>[] {
+  return actions.flatMap((action) => (action.kind === "updateVm" ? [action] : []));
+}
+
+/** Names of the machines whose guests are restarted. */
+export function restartsOf(plan: Plan): readonly string[] {
+  return restartedIn(plan).map(({ name }) => name);
+}
+
+export function restartedIn({ actions }: Plan): readonly Instance[] {
+  return actions.flatMap((action) => (action.kind === "restartInstance" ? [action.instance] : []));
+}
+
+export function prunesOf({ actions }: Plan): readonly string[] {
+  return actions.flatMap((action) => (action.kind === "pruneRevision" ? [action.revision.name] : []));
+}
+
 /** What the plan's claim names; undefined when it writes none. */
 export function claimIn({ actions }: Plan): ClaimItems | undefined {
   return actions.flatMap((action) => (action.kind === "writeClaim" ? [action.items] : []))[0];
@@ -56,10 +74,13 @@ export function claimedOrdinals(plan: Plan): readonly number[] | undefined {
   return items && [...items.create.keys()].sort((a, b) => a - b);
 }
 
+/** Rounds of reads that a pass has. */
+const ROUNDS_MAX = 20;
+
 /** The plan once all that it asks for was read, and found to be nothing. */
 export function planRead(seen: Observation, limits: Limits): Plan {
   let known = seen;
-  for (let round = 0; round < 20; round += 1) {
+  for (let round = 0; round < ROUNDS_MAX; round += 1) {
     const plan = planPass(known, limits);
     if (plan.needs.length === 0) return plan;
     for (const need of plan.needs) known = { ...known, ...readNothing(known, need) };

@@ -20,7 +20,7 @@ import {
   type Vm,
 } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
-import { type Limits, type Observation, type Plan, planPass } from "../../shared/planning/plan.ts";
+import { type Limits, type Observation, planPass } from "../../shared/planning/plan.ts";
 import { chooseRevision } from "../../shared/planning/revisions.ts";
 import { keepsDisks, planScaleIn } from "../../shared/planning/scale-in.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
@@ -203,11 +203,6 @@ const anyObservation = observationOf(
   fc.oneof({ arbitrary: legalSpec, weight: 3 }, { arbitrary: brokenSpec, weight: 1 }),
 );
 
-/** The plan once all that it needs was read. */
-function fullPlan(seen: Observation, limit: Limits): Plan {
-  return planRead(seen, limit);
-}
-
 const replicasOf = ({ verdict }: Observation) => (verdict.legal ? (verdict.spec.replicas ?? 1) : 0);
 /** A pool whose disks outlive its machines deletes these itself on its way out. */
 const isCollecting = ({ pool }: Observation) => pool.deleting && keepsDisks(pool.spec);
@@ -222,11 +217,11 @@ const check = (seen: fc.Arbitrary<Observation>, holds: (seen: Observation, limit
   fc.assert(fc.property(seen, limits, holds), RUNS);
 
 describe("every plan", () => {
-  it("is made without throwing, and needs at most two reads", () =>
+  it("is made without throwing, and asks for no more rounds of reads than a pass has", () =>
     check(anyObservation, (seen, limit) => {
       const first = planPass(seen, limit);
       if (first.needs.length > 0) expect(first.actions).toEqual([]);
-      expect(fullPlan(seen, limit).needs).toEqual([]);
+      expect(planRead(seen, limit).needs).toEqual([]);
     }));
 
   it("is the same for the same observation (invariant 10)", () =>
@@ -252,7 +247,7 @@ describe("every plan", () => {
 
   it("touches only what is the pool's (invariants 1 and 6)", () =>
     check(anyObservation, (seen, limit) => {
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       // On its way out a pool lets go of all that it owns, whatever the labels say.
       const owned = (seen.namespaceVms ?? []).filter((vm) => isOwnedBy(vm, seen.pool));
       const ours = (isCollecting(seen) ? owned : membersOf(seen))
@@ -274,7 +269,7 @@ describe("every plan", () => {
 
   it("has each machine as the target of at most one action", () =>
     check(anyObservation, (seen, limit) => {
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       const kinds = ["releaseVm", "dropVmFinalizer", "revokeDelete", "deleteVm"] as const;
       const targets = kinds.flatMap((kind) => namesOf(plan, kind));
       expect(new Set(targets).size).toBe(targets.length);
@@ -283,14 +278,14 @@ describe("every plan", () => {
   it("never deletes more than the surplus (invariant 2)", () =>
     check(anyObservation, (seen, limit) => {
       if (isCollecting(seen)) return;
-      const deletes = deletesOf(fullPlan(seen, limit)).length;
+      const deletes = deletesOf(planRead(seen, limit)).length;
       const live = membersOf(seen).filter(({ terminating }) => !terminating).length;
       expect(deletes).toBeLessThanOrEqual(Math.min(limit.deletesMax, Math.max(0, live - replicasOf(seen))));
     }));
 
   it("never creates more than the shortage, with all that may still land (invariant 3)", () =>
     check(anyObservation, (seen, limit) => {
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       const creates = createsOf(plan);
       if (creates.length === 0) return;
       const members = membersOf(seen);
@@ -302,7 +297,7 @@ describe("every plan", () => {
 
   it("creates only names that nothing has, each once", () =>
     check(anyObservation, (seen, limit) => {
-      const creates = createsOf(fullPlan(seen, limit));
+      const creates = createsOf(planRead(seen, limit));
       const names = [...seen.selected, ...(seen.namespaceVms ?? [])].map(({ ordinal }) => ordinal);
       expect(new Set(creates).size).toBe(creates.length);
       for (const ordinal of creates) expect(names).not.toContain(ordinal);
@@ -310,7 +305,7 @@ describe("every plan", () => {
 
   it("creates and deletes only in a legal pool that is neither paused nor on its way out (invariants 5 and 7)", () =>
     check(anyObservation, (seen, limit) => {
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       if (!isFree(seen)) expect(createsOf(plan)).toEqual([]);
       if (!isFree(seen) && !isCollecting(seen)) expect(deletesOf(plan)).toEqual([]);
       if (!seen.verdict.legal && !seen.pool.deleting) expect(plan.actions).toEqual([]);
@@ -319,7 +314,7 @@ describe("every plan", () => {
   it("claims before it acts, and revokes before it drops a claim", () =>
     check(anyObservation, (seen, limit) => {
       if (isCollecting(seen)) return;
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       const kinds = kindsOf(plan);
       const at = kinds.indexOf("writeClaim");
       const guarded = kinds.flatMap((kind, index) => (kind === "createVm" || kind === "deleteVm" ? [index] : []));
@@ -336,7 +331,7 @@ describe("every plan", () => {
   it("leaves no claimed delete of a live machine behind that it neither keeps nor revokes", () =>
     check(legalObservation, (seen, limit) => {
       const before = parseClaim(seen.pool.annotations?.[CLAIM_ANNOTATION]);
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       const items = claimIn(plan);
       if (before === undefined || items === undefined || items.waitUntil !== undefined) return;
       const live = membersOf(seen).filter(({ terminating }) => !terminating);
@@ -350,7 +345,7 @@ describe("every plan", () => {
 
   it("writes a claim that can be read", () =>
     check(anyObservation, (seen, limit) => {
-      const items = claimIn(fullPlan(seen, limit));
+      const items = claimIn(planRead(seen, limit));
       if (items === undefined) return;
       expect(items.create.size).toBeLessThanOrEqual(CLAIM_ITEMS_MAX);
       const written = { ...aClaim({ at: seen.now }), ...items };
@@ -359,7 +354,7 @@ describe("every plan", () => {
 
   it("is followed by an empty one when it only wrote the claim (invariant 8)", () =>
     check(legalObservation, (seen, limit) => {
-      const plan = fullPlan(seen, limit);
+      const plan = planRead(seen, limit);
       const items = claimIn(plan);
       if (items === undefined || plan.actions.length > 1) return;
       const text = formatClaim({
@@ -376,7 +371,7 @@ describe("every plan", () => {
         annotations: { [CLAIM_ANNOTATION]: text },
         finalizers: [...new Set([...seen.pool.finalizers, POOL_FINALIZER])],
       };
-      expect(fullPlan({ ...seen, pool, ledger: ledgerAfter }, limit).actions).toEqual([]);
+      expect(planRead({ ...seen, pool, ledger: ledgerAfter }, limit).actions).toEqual([]);
     }));
 });
 
@@ -573,7 +568,7 @@ describe("every machine that is built", () => {
 describe("every status", () => {
   it("is settled once it is written", () =>
     check(anyObservation, (seen, limit) => {
-      const { members } = fullPlan(seen, limit);
+      const { members } = planRead(seen, limit);
       const input = { now: seen.now, pool: seen.pool, verdict: seen.verdict, members, failures: [] };
       const { status } = reportStatus(input);
       const again = reportStatus({ ...input, now: seen.now + 60_000, pool: { ...seen.pool, status } });

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { CLAIM_ITEMS_MAX, type Claim, claimedObject, formatClaim, parseClaim } from "../../shared/planning/claim.ts";
 import { fnv1a } from "../../shared/planning/hash.ts";
 import { type Instance, isOwnedBy, type Vm } from "../../shared/planning/model.ts";
-import { REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
+import { CLAIM_ANNOTATION, REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
 import type { Limits, Observation, Plan } from "../../shared/planning/plan.ts";
 import { templateHash } from "../../shared/planning/template-change.ts";
 import { resolveMaxUnavailable } from "../../shared/planning/update.ts";
@@ -21,60 +21,64 @@ import {
   type Json,
   LABELS,
   NOW,
-  type ObservationOverrides,
   OTHER_POOL_UID,
   POOL_UID,
 } from "../support/builders.ts";
-import { ACTING, CLOSING, claimIn, deletesOf, kindsOf, namesOf, planOf, planRead } from "./plans.ts";
+import {
+  ANNOTATES,
+  aChangedPool,
+  aTemplate,
+  type ChangedPool,
+  LIVES,
+  MEMORY,
+  REPLACES,
+  RESTARTS,
+} from "../support/changed-pools.ts";
+import {
+  ACTING,
+  CLOSING,
+  claimIn,
+  deletesOf,
+  kindsOf,
+  namesOf,
+  planOf,
+  planRead,
+  prunesOf,
+  restartedIn,
+  restartsOf,
+  updatesOf,
+} from "./plans.ts";
 
-/** The template of `aSpec()` with another guest, and with other disks. */
-const aTemplate = (guest: Json, vm: Json = {}) => ({
-  metadata: { labels: LABELS },
-  spec: { runStrategy: "Always", template: { metadata: {}, spec: { domain: guest } }, ...vm },
-});
-const RESTARTS = aTemplate({ cpu: { cores: 2 } });
-const REPLACES = aTemplate({}, { dataVolumeTemplates: [{ metadata: { name: "data" }, spec: { storage: {} } }] });
-
-interface Setting extends ObservationOverrides {
-  readonly spec?: Json;
-  readonly claim?: Partial<Claim>;
-}
-
-/** Plans a pool of three whose generation 2 restarts guests, with one unavailable at most. */
-function rollOut({ spec = {}, claim = {}, ...seen }: Setting, limits: Limits = ACTING): Plan {
-  const wanted = aSpec({ virtualMachineTemplate: RESTARTS, maxUnavailable: 1, ...spec });
-  const revisions = [aRevision(), aRevision({ name: "web-2", generation: 2, data: wanted })];
-  const pool = aPool({ generation: 2, spec: wanted, claim: aClaim({ generation: 2, rollout: undefined, ...claim }) });
-  return planOf({ pool, revisions, ownRevisions: revisions, liveUpdates: false, ...seen }, limits);
-}
+type Setting = Partial<ChangedPool>;
 
 const THREE = [0, 1, 2] as const;
 const moved = THREE.map((ordinal) => aVm(ordinal, { revision: "web-2" }));
 const stale = THREE.map((ordinal) => anInstance(ordinal));
 const fresh = THREE.map((ordinal) => anInstance(ordinal, { revision: "web-2" }));
+
+/** Plans with one unavailable at most. */
+function rollOut({ spec, ...changes }: ChangedPool, limits: Limits = ACTING): Plan {
+  return planOf(aChangedPool({ ...changes, spec: { maxUnavailable: 1, ...spec } }), limits);
+}
+
 const swap = <T>(list: readonly T[], at: number, item: T) => list.map((old, index) => (index === at ? item : old));
 
 const restartOf = (ordinal: number) => claimedObject(anInstance(ordinal), ordinal);
 const deleteOf = (ordinal: number) => claimedObject(aVm(ordinal), ordinal);
-const restartsOf = ({ actions }: Plan) =>
-  actions.flatMap((action) => (action.kind === "restartInstance" ? [action.instance] : []));
 const revokedOf = ({ actions }: Plan) =>
   actions.flatMap((action) => (action.kind === "revokeRestart" ? [action.instance.name] : []));
-const prunesOf = ({ actions }: Plan) =>
-  actions.flatMap((action) => (action.kind === "pruneRevision" ? [action.revision.name] : []));
-const namesOfRestarts = (plan: Plan) => restartsOf(plan).map(({ name }) => name);
 
 describe("a claimed restart", () => {
   it("is written before it is sent", () => {
     const plan = rollOut({ vms: moved, instances: stale });
-    const [restart] = restartsOf(plan);
+    const [restart] = restartedIn(plan);
     expect(kindsOf(plan)).toEqual(["writeClaim", "restartInstance"]);
     expect(claimIn(plan)?.restart).toEqual([restart && claimedObject(restart, Number(restart.name.slice(4)))]);
   });
 
   it.each(THREE)("that is unfinished comes first and counts once (web-%i)", (ordinal) => {
     const plan = rollOut({ vms: moved, instances: stale, claim: { restart: [restartOf(ordinal)] } });
-    expect(namesOfRestarts(plan)).toEqual([`web-${ordinal}`]);
+    expect(restartsOf(plan)).toEqual([`web-${ordinal}`]);
     expect(claimIn(plan)?.restart).toEqual([restartOf(ordinal)]);
     expect(revokedOf(plan)).toEqual([]);
   });
@@ -85,14 +89,14 @@ describe("a claimed restart", () => {
     ["another", swap(stale, 0, anInstance(0, { uid: "0ddba11f-0000", revision: "web-2", ready: false }))],
   ])("is finished when its instance is %s, and the budget is still spent", (_what, instances) => {
     const plan = rollOut({ vms: moved, instances, claim: { restart: [restartOf(0)] } });
-    expect([namesOfRestarts(plan), revokedOf(plan), claimIn(plan)?.restart]).toEqual([[], [], []]);
+    expect([restartsOf(plan), revokedOf(plan), claimIn(plan)?.restart]).toEqual([[], [], []]);
   });
 
-  it.each<[string, Setting]>([
+  it.each<[string, ChangedPool]>([
     [
       "the template is the old one again",
       {
-        spec: { virtualMachineTemplate: aTemplate({}) },
+        to: aTemplate(),
         revisions: [aRevision()],
         vms: THREE.map((ordinal) => aVm(ordinal)),
         instances: stale,
@@ -136,10 +140,7 @@ describe("a claimed restart", () => {
 
 describe("a claimed replacement", () => {
   const old = THREE.map((ordinal) => aVm(ordinal));
-  const replace = (setting: Setting) => {
-    const { spec, ...rest } = setting;
-    return rollOut({ vms: old, instances: stale, ...rest, spec: { virtualMachineTemplate: REPLACES, ...spec } });
-  };
+  const replace = (changes: Setting) => rollOut({ to: REPLACES, vms: old, instances: stale, ...changes });
 
   it("is a delete in the claim, written before it is sent", () => {
     const plan = replace({});
@@ -210,6 +211,13 @@ describe("the record of a roll-out", () => {
     expect(claimIn(rollOut({ vms: moved, instances: fresh, ...current, ...setting }))?.rollout).toBeUndefined();
   });
 
+  it("is not written while a machine that was not looked at is only claimed for deletion", () => {
+    const claim = { delete: [deleteOf(2)] };
+    const plan = rollOut({ vms: moved, instances: swap(fresh, 2, anInstance(2)), spec: { replicas: 2 }, claim });
+    expect(kindsOf(plan)).toContain("deleteVm");
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
   it("is taken back at the first look at another template", () => {
     const rollout = { template: templateHash(judgeSpec(aSpec())), revisions: ["web-1"], instances: true };
     const plan = rollOut({ vms: THREE.map((ordinal) => aVm(ordinal)), instances: stale, claim: { rollout } });
@@ -239,8 +247,11 @@ const judgeSpec = (spec: Json) => {
 
 describe("revisions that nothing names", () => {
   const unused = aRevision({ name: "web-0" });
-  const withUnused = (setting: Setting = {}) =>
-    rollOut({ vms: moved, instances: fresh, ...setting, ownRevisions: [unused, aRevision({ name: "web-2" })] });
+  const inForce = aRevision({ name: "web-2", generation: 2, data: aSpec({ virtualMachineTemplate: RESTARTS }) });
+  const withUnused = (changes: Setting = {}) => {
+    const own = [unused, inForce];
+    return rollOut({ vms: moved, instances: fresh, revisions: own, ownRevisions: own, ...changes });
+  };
 
   it("go when the roll-out is done, before the record is written", () => {
     expect(prunesOf(withUnused())).toEqual(["web-0"]);
@@ -248,22 +259,30 @@ describe("revisions that nothing names", () => {
   });
 
   it.each<[string, Setting]>([
-    ["a machine names it", { vms: swap(moved, 0, aVm(0, { revision: "web-0" })) }],
-    ["an instance names it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })) }],
+    ["a machine is to be moved from it", { vms: swap(moved, 0, aVm(0, { revision: "web-0" })) }],
     [
-      "an instance that is still there names it",
-      { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) },
+      "a machine that cannot be moved names it",
+      { vms: swap(moved, 0, { ...aVm(0, { revision: "web-0" }), spec: undefined }) },
+    ],
+    ["an instance is to be restarted from it", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })) }],
+    [
+      "an instance that is about to stop names it",
+      {
+        vms: swap(moved, 0, { ...aVm(0, { revision: "web-2" }), requested: true }),
+        instances: swap(fresh, 0, anInstance(0, { revision: "web-0" })),
+      },
     ],
     ["a machine that names it may still appear", { claim: { create: new Map([[7, NOW - 1_000]]) } }],
-  ])("stay while %s, and are not forgotten then", (_what, setting) => {
-    expect(prunesOf(withUnused(setting))).toEqual([]);
-    if (setting.claim !== undefined) expect(claimIn(withUnused(setting))?.rollout).toBeUndefined();
+  ])("stay while %s, and are not forgotten then", (_what, changes) => {
+    const plan = withUnused(changes);
+    expect([plan.needs, prunesOf(plan), claimIn(plan)?.rollout]).toEqual([[], [], undefined]);
   });
 
   it.each<[string, Setting]>([
     ["a machine", { vms: swap(moved, 0, aVm(0, { revision: "web-0", terminating: true })) }],
-  ])("go though %s on its way out names it, which is compared with nothing any more", (_what, setting) => {
-    expect(prunesOf(withUnused(setting))).toEqual(["web-0"]);
+    ["an instance", { instances: swap(fresh, 0, anInstance(0, { revision: "web-0", terminating: true })) }],
+  ])("go though %s on its way out names it, which is compared with nothing any more", (_what, changes) => {
+    expect(prunesOf(withUnused(changes))).toEqual(["web-0"]);
   });
 
   it.each<[string, Setting]>([
@@ -327,11 +346,7 @@ describe("a leftover of an earlier pool", () => {
       revisions: [aRevision(), leftover],
       instances: stale,
     });
-    expect(plan.actions.flatMap((action) => (action.kind === "updateVm" ? [action.revision] : []))).toEqual([
-      suffixed,
-      suffixed,
-      suffixed,
-    ]);
+    expect(updatesOf(plan).map(({ revision }) => revision)).toEqual([suffixed, suffixed, suffixed]);
     const own = aRevision({ name: suffixed, data: spec });
     const vms = THREE.map((ordinal) => aVm(ordinal, { revision: suffixed }));
     const instances = THREE.map((ordinal) => anInstance(ordinal, { revision: suffixed }));
@@ -368,7 +383,26 @@ describe("a pool that comes from the reference, without a claim", () => {
 
 // --- for every roll-out
 
-const machine = fc.record({
+/** Of the pool, and in the middle of an ordinary roll-out. */
+const sound = fc.record({
+  ordinal: fc.nat(7),
+  pool: fc.constant(POOL_UID),
+  revision: fc.constantFrom("web-1", "web-2", "web-2"),
+  labels: fc.constant(LABELS),
+  terminating: fc.constant(false),
+  requested: fc.constantFrom(false, false, false, false, false, true),
+  isRead: fc.constant(true),
+  updatedAgoMs: fc.constantFrom(undefined, 30_000, 90_000),
+  instance: fc.record({
+    revision: fc.constantFrom("web-1", "web-1", "web-2"),
+    terminating: fc.constant(false),
+    ready: fc.constantFrom(true, true, true, false),
+    created: fc.constant("2026-11-22T09:00:00Z"),
+    uid: fc.constant(undefined),
+  }),
+});
+
+const odd = fc.record({
   ordinal: fc.nat(7),
   pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, null),
   revision: fc.constantFrom("web-1", "web-1", "web-2", "web-2", "web-3", "lost-1", null),
@@ -388,14 +422,14 @@ const machine = fc.record({
   ),
 });
 
+const machine = fc.oneof({ weight: 5, arbitrary: sound }, { weight: 1, arbitrary: odd });
+
 const anyRollOut: fc.Arbitrary<Observation> = fc
   .record({
     machines: fc.uniqueArray(machine, { selector: ({ ordinal }) => ordinal, maxLength: 7 }),
-    to: fc.constantFrom(RESTARTS, REPLACES, aTemplate({ memory: { guest: "2Gi" } }), {
-      ...aTemplate({}),
-      metadata: { labels: LABELS, annotations: { a: "b" } },
-    }),
-    replicas: fc.nat(7),
+    to: fc.constantFrom(RESTARTS, REPLACES, LIVES, ANNOTATES),
+    /** As many as there are, unless it is another number. */
+    resized: fc.oneof({ weight: 3, arbitrary: fc.constant(undefined) }, { weight: 1, arbitrary: fc.nat(7) }),
     maxUnavailable: fc.constantFrom(1, 2, "50%", undefined),
     paused: fc.constantFrom(false, false, false, false, true),
     updateStrategy: fc.constantFrom<Json | undefined>(
@@ -418,11 +452,11 @@ const anyRollOut: fc.Arbitrary<Observation> = fc
     liveUpdates: fc.boolean(),
     recorded: fc.constantFrom<readonly string[] | undefined>(undefined, undefined, ["web-2"], ["web-1"]),
   })
-  .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, ...fields }) => {
-    const from = aTemplate({ memory: { guest: "1Gi" } });
-    const spec = aSpec({ virtualMachineTemplate: to, ...fields });
+  .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, resized, ...fields }) => {
+    const replicas = resized ?? machines.length;
+    const spec = aSpec({ virtualMachineTemplate: to, replicas, ...fields });
     const revisions = [
-      aRevision({ data: aSpec({ virtualMachineTemplate: from }) }),
+      aRevision({ data: aSpec({ virtualMachineTemplate: aTemplate({ guest: MEMORY }) }) }),
       aRevision({ name: "web-2", generation: 2, data: spec }),
       aRevision({ name: "web-3", owner: "earlier-uid", data: spec }),
     ];
@@ -475,7 +509,9 @@ const membersOf = (seen: Observation) => seen.selected.filter((vm) => isOwnedBy(
 const instanceOf = (seen: Observation, vm: Vm) => seen.instances?.find(({ vmUid }) => vmUid === vm.uid);
 const isAvailable = (seen: Observation, vm: Vm) => {
   const instance = instanceOf(seen, vm);
-  return !vm.terminating && instance !== undefined && instance.ready && !instance.terminating;
+  // One that is asked to stop is as good as stopped.
+  if (vm.terminating || vm.requested || instance === undefined) return false;
+  return instance.ready && !instance.terminating;
 };
 const UPDATE_KINDS = ["updateVm", "restartInstance", "labelInstance"];
 
@@ -487,13 +523,13 @@ describe("every roll-out", () => {
       const members = membersOf(seen);
       const surplus = members.filter(({ terminating }) => !terminating).length - wanted;
       const deleted = plan.actions.flatMap((action) => (action.kind === "deleteVm" ? [action] : []));
-      const leaving = deleted.filter(({ why }) => !why.includes("replaces")).map(({ vm }) => vm.uid);
-      expect(leaving.length).toBeLessThanOrEqual(Math.max(0, surplus));
-      const struck = [
-        ...restartsOf(plan).map(({ vmUid }) => vmUid),
-        ...deleted.map(({ vm }) => vm.uid).filter((uid) => !leaving.includes(uid)),
-      ];
-      const staying = members.filter(({ uid }) => !leaving.includes(uid));
+      const replaced = deleted.filter(({ why }) => why.includes("replaces")).map(({ vm }) => vm.uid);
+      expect(deleted.length - replaced.length).toBeLessThanOrEqual(Math.max(0, surplus));
+      // All that the claim names goes, in this loop or in the next.
+      const claimed = (claimIn(plan)?.delete ?? []).map(({ uidPrefix }) => uidPrefix);
+      const isLeaving = ({ uid }: Vm) => claimed.includes(uid.slice(0, 8)) && !replaced.includes(uid);
+      const struck = [...restartedIn(plan).map(({ vmUid }) => vmUid), ...replaced];
+      const staying = members.filter((vm) => !isLeaving(vm));
       const available = staying.filter((vm) => isAvailable(seen, vm));
       const lost = available.filter(({ uid }) => struck.includes(uid)).length;
       const down = staying.length - available.length + Math.max(0, wanted - staying.length);
@@ -531,7 +567,7 @@ describe("every roll-out", () => {
     check((seen, plan) => {
       const items = claimIn(plan);
       const acts = [
-        ...restartsOf(plan),
+        ...restartedIn(plan),
         ...plan.actions.flatMap((action) => (action.kind === "deleteVm" ? [action.vm] : [])),
       ];
       if (acts.length === 0) return;
@@ -542,7 +578,7 @@ describe("every roll-out", () => {
 
   it("keeps or revokes each claimed restart of an instance that lives", () =>
     check((seen, plan) => {
-      const before = parseClaim(seen.pool.annotations?.["vmpool-functions/pass"]);
+      const before = parseClaim(seen.pool.annotations?.[CLAIM_ANNOTATION]);
       const items = claimIn(plan);
       if (items === undefined) return;
       const kept = items.restart.map(({ uidPrefix }) => uidPrefix);
@@ -591,7 +627,7 @@ describe("every roll-out", () => {
       const items = claimIn(plan);
       if (items?.rollout === undefined || kindsOf(plan).join() !== "writeClaim") return;
       const text = formatClaim({ ...aClaim({ generation: 2, at: seen.now, nonce: "next" }), ...items });
-      const pool = { ...seen.pool, annotations: { "vmpool-functions/pass": text } };
+      const pool = { ...seen.pool, annotations: { [CLAIM_ANNOTATION]: text } };
       const rested = {
         ...seen,
         pool,

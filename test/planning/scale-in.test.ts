@@ -497,11 +497,4 @@ describe("disks", () => {
   for (const spec of [undefined, null, "spec", 7, [], {}]) {
     it(`go with their machine when the spec is ${JSON.stringify(spec)}`, () => expect(keepsDisks(spec)).toBe(false));
   }
-
-  for (const statePreservation of ["Offline", "Online"]) {
-    it(`that are kept (${statePreservation}) do not keep the surplus from going`, () => {
-      const keeping = pool(1, { scaleInStrategy: { proactive: { statePreservation } } });
-      expect(deletesOf(planOf({ pool: keeping, vms: someVms(3) }))).toHaveLength(2);
-    });
-  }
 });

@@ -19,66 +19,27 @@ import {
   type Json,
   LABELS,
   NOW,
-  type ObservationOverrides,
   type VmOverrides,
 } from "../support/builders.ts";
-import { ACTING, claimIn, createsOf, deletesOf, kindsOf, planOf } from "./plans.ts";
+import {
+  ANNOTATES,
+  aChangedPool,
+  aTemplate,
+  type ChangedPool,
+  DISKS,
+  LIVES,
+  MEMORY,
+  REPLACES,
+  RESTARTS,
+} from "../support/changed-pools.ts";
+import { ACTING, claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, restartsOf, updatesOf } from "./plans.ts";
 
-/** A template with these changes to that of `aSpec()`. */
-function aTemplate({ guest = {}, ...vm }: { readonly guest?: Json; readonly [field: string]: unknown } = {}) {
-  const template = { metadata: {}, spec: { domain: {}, ...guest } };
-  return { metadata: { labels: LABELS }, spec: { runStrategy: "Always", template, ...vm } };
-}
-
-const MEMORY = { domain: { memory: { guest: "1Gi" } } };
-const DISKS = { dataVolumeTemplates: [{ metadata: { name: "data" }, spec: { storage: {} } }] };
-const RESTARTS = aTemplate({ guest: { domain: { cpu: { cores: 2 } } } });
-const REPLACES = aTemplate(DISKS);
-const LIVES = aTemplate({ guest: { domain: { memory: { guest: "2Gi" } } } });
-const ANNOTATES = { ...aTemplate(), metadata: { labels: LABELS, annotations: { team: "a" } } };
-
-interface Setting {
-  /** The template in force, and that of revision `web-1`. */
-  readonly to?: Json;
-  readonly from?: Json;
-  readonly spec?: Json;
-  readonly claim?: Partial<Claim>;
-  readonly vms: readonly Vm[];
-  readonly instances?: readonly Instance[];
-  readonly seen?: ObservationOverrides;
-}
-
-/** Plans generation 2, whose template is not rolled out as far as the claim knows. */
-function rollOut({
-  to = RESTARTS,
-  from = aTemplate(),
-  spec = {},
-  claim = {},
-  vms,
-  instances = [],
-  seen,
-}: Setting): Plan {
-  const wanted = aSpec({ replicas: vms.length, virtualMachineTemplate: to, ...spec });
-  const web1 = aRevision({ data: aSpec({ virtualMachineTemplate: from }) });
-  const web2 = aRevision({ name: "web-2", generation: 2, data: wanted });
-  return planOf({
-    pool: aPool({ generation: 2, spec: wanted, claim: aClaim({ generation: 2, rollout: undefined, ...claim }) }),
-    vms,
-    instances,
-    revisions: [web1, web2],
-    ownRevisions: [web1, web2],
-    liveUpdates: false,
-    ...seen,
-  });
-}
+const rollOut = (changes: ChangedPool) => planOf(aChangedPool(changes));
 
 /** A machine that names the new revision, and its instance, which runs the old one. */
 const moved = (ordinal: number, fields: VmOverrides = {}) => aVm(ordinal, { revision: "web-2", ...fields });
 const stale = (ordinal: number, fields: InstanceOverrides = {}) => anInstance(ordinal, fields);
 
-const restartsOf = ({ actions }: Plan) =>
-  actions.flatMap((action) => (action.kind === "restartInstance" ? [action.vm.name] : []));
-const updatesOf = ({ actions }: Plan) => actions.flatMap((action) => (action.kind === "updateVm" ? [action] : []));
 const labelsOf = ({ actions }: Plan) =>
   actions.flatMap((action) => (action.kind === "labelInstance" ? [action.instance.name] : []));
 /** What is done about machines and instances, in order. */
@@ -177,13 +138,13 @@ describe("a proactive update", () => {
 
   it("does nothing, and says nothing, about a machine that is not ready and needs nothing (D26)", () => {
     const instances = [anInstance(0, { revision: "web-2", ready: false })];
-    const plan = rollOut({ vms: [moved(0, { ready: false })], instances, seen: { ownRevisions: [] } });
+    const plan = rollOut({ vms: [moved(0, { ready: false })], instances, ownRevisions: [] });
     expect(stepsOf(plan)).toEqual([]);
     expect(plan.announcements).toEqual([]);
   });
 
   it("is at rest with a pool of stopped machines (D25)", () => {
-    const plan = rollOut({ vms: [moved(0, { ready: false }), moved(1, { ready: false })], seen: { ownRevisions: [] } });
+    const plan = rollOut({ vms: [moved(0, { ready: false }), moved(1, { ready: false })], ownRevisions: [] });
     expect(claimIn(plan)?.rollout).toMatchObject({ instances: true });
     expect(stepsOf(plan)).toEqual([]);
   });
@@ -282,16 +243,19 @@ describe("changes that KubeVirt can make on a running guest", () => {
   ];
   for (const [name, vm, instance, liveUpdates, steps] of CASES) {
     it(name, () => {
-      expect(stepsOf(rollOut({ from, to: LIVES, vms: [vm], instances: [instance], seen: { liveUpdates } }))).toEqual(
-        steps,
-      );
+      expect(stepsOf(rollOut({ from, to: LIVES, vms: [vm], instances: [instance], liveUpdates }))).toEqual(steps);
     });
   }
 
   it("asks how the cluster does it", () => {
-    const seen = { liveUpdates: undefined } as unknown as ObservationOverrides;
-    const plan = rollOut({ from, to: LIVES, vms: [wanted()], instances: [running("1Gi")], seen });
+    const plan = rollOut({ from, to: LIVES, vms: [wanted()], instances: [running("1Gi")], liveUpdates: undefined });
     expect(plan.needs).toEqual([{ read: "liveUpdates" }]);
+  });
+
+  it("does not ask about a change that always needs a restart", () => {
+    expect(stepsOf(rollOut({ vms: [moved(0)], instances: [stale(0)], liveUpdates: undefined }))).toEqual([
+      "restartInstance",
+    ]);
   });
 });
 
@@ -312,7 +276,7 @@ describe("maxUnavailable", () => {
   const vms = [0, 1, 2, 3].map((ordinal) => moved(ordinal));
   const instances = [0, 1, 2, 3].map((ordinal) => stale(ordinal));
   const ready = (ordinal: number) => anInstance(ordinal, { revision: "web-2" });
-  const count = (max: unknown, setting: Partial<Setting> = {}) => {
+  const count = (max: unknown, setting: Partial<ChangedPool> = {}) => {
     const { spec, ...rest } = setting;
     const plan = rollOut({ vms, instances, ...rest, spec: { maxUnavailable: max, ...spec } });
     return restartsOf(plan).length;
@@ -325,7 +289,7 @@ describe("maxUnavailable", () => {
     ["more than there are", 9, 4],
   ])("lets %s go at once (D27)", (_what, max, restarts) => expect(count(max)).toBe(restarts));
 
-  it.each<[string, Partial<Setting>]>([
+  it.each<[string, Partial<ChangedPool>]>([
     ["has no instance", { instances: instances.slice(1) }],
     ["has one that goes", { instances: [{ ...ready(0), terminating: true }, ...instances.slice(1)] }],
     ["boots the new template", { instances: [{ ...ready(0), ready: false }, ...instances.slice(1)] }],
@@ -334,19 +298,23 @@ describe("maxUnavailable", () => {
       "has only just begun to boot the old template",
       { instances: [stale(0, { ready: false, created: "2026-11-22T09:59:55Z" }), ...instances.slice(1)] },
     ],
-    [
-      "is missing",
-      { vms: vms.slice(1), instances: instances.slice(1), spec: { replicas: 4 }, seen: { keptDisks: [] } },
-    ],
+    ["is missing", { vms: vms.slice(1), instances: instances.slice(1), spec: { replicas: 4 }, keptDisks: [] }],
     ["is being released", { vms: [aVm(0, { labels: { app: "gone" } }), ...vms.slice(1)], spec: { replicas: 4 } }],
     ["was asked to stop", { vms: [{ ...moved(0), requested: true }, ...vms.slice(1)] }],
   ])("counts a machine that %s (D27)", (_what, setting) => {
     expect([count(1, setting), count(2, setting)]).toEqual([0, 1]);
   });
 
+  it("counts a machine whose labels left, and that one is released (D27)", () => {
+    const three = [aVm(0, { revision: "web-2", labels: { app: "other" } }), moved(1), moved(2)];
+    const plan = rollOut({ vms: three, instances: instances.slice(0, 3), spec: { maxUnavailable: 1 } });
+    expect(namesOf(plan, "releaseVm")).toEqual(["web-0"]);
+    expect(restartsOf(plan)).toEqual([]);
+  });
+
   it("is not spent on what is not ready anyway: a crash-looping machine gets its cure at once (D27)", () => {
     const crashing = [stale(0, { ready: false }), stale(1, { ready: false }), ...instances.slice(2)];
-    expect(restartsOf(rollOut({ vms, instances: crashing, spec: { maxUnavailable: 1 } })).sort()).toEqual([
+    expect(restartsOf(rollOut({ vms, instances: crashing, spec: { maxUnavailable: 1 } })).toSorted()).toEqual([
       "web-0",
       "web-1",
     ]);
@@ -403,14 +371,7 @@ describe("maxUnavailable", () => {
   });
 
   it("goes no further than the limits of a look, and nothing is restarted to close", () => {
-    const seen = { instances };
-    const pool = aPool({
-      generation: 2,
-      spec: aSpec({ replicas: 4, virtualMachineTemplate: RESTARTS }),
-      claim: aClaim({ generation: 2, rollout: undefined }),
-    });
-    const revisions = [aRevision(), aRevision({ name: "web-2", generation: 2, data: pool.spec })];
-    const plan = planOf({ pool, vms, revisions, ownRevisions: revisions, ...seen }, { ...ACTING, restartsMax: 1 });
+    const plan = planOf(aChangedPool({ vms, instances }), { ...ACTING, restartsMax: 1 });
     expect(restartsOf(plan)).toHaveLength(1);
     expect(claimIn(plan)?.restart).toHaveLength(1);
   });

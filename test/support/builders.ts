@@ -313,7 +313,8 @@ export interface ObservationOverrides {
   readonly ownRevisions?: readonly Revision[];
   /** Instances that no machine controls. */
   readonly looseInstances?: readonly Instance[] | undefined;
-  readonly liveUpdates?: boolean;
+  /** Undefined when the cluster's way with changes to running guests was not read. */
+  readonly liveUpdates?: boolean | undefined;
   /** Disks by the UID of their machine. */
   readonly disks?: ReadonlyMap<string, readonly Disk[]>;
   readonly keptDisks?: readonly Disk[];

@@ -1,8 +1,8 @@
-/** Builders of the API objects that scripted answers carry: pools, machines, lists. */
+/** Builders of the API objects that scripted answers carry: pools, machines, lists, and a cluster of them. */
 import { type Claim, formatClaim } from "../../shared/planning/claim.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, vmName } from "../../shared/planning/names.ts";
 import { aRollout } from "./builders.ts";
-import { ok } from "./transport.ts";
+import { aWire, ok, on, refusal, type Wire } from "./transport.ts";
 
 export const NOW = Date.parse("2026-05-01T12:00:00Z");
 /** The server's clock in every answer that carries one. */
@@ -138,4 +138,16 @@ export function aVm(ordinal: number, fields: VmFields = {}) {
 export function aList(items: readonly object[], next?: string) {
   const metadata = { resourceVersion: "900", ...(next === undefined ? {} : { continue: next }) };
   return ok({ kind: "VirtualMachineList", apiVersion: "kubevirt.io/v1", metadata, items }, DATE);
+}
+
+/** A cluster with one pool, or none, these machines, and no revision of the first generations. */
+export function aClusterWith(pool: object | undefined, machines: readonly object[] = []): Wire {
+  const gone = refusal(404, "NotFound");
+  return aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(`GET ${poolPath()}`, pool === undefined ? gone : ok(pool, DATE)),
+    on(`GET ${VMS}`, aList(machines)),
+    on(`GET ${INSTANCES}`, aList([])),
+    ...[1, 2, 3].map((generation) => on(`GET ${REVISIONS}/web-${generation}`, gone)),
+  );
 }
