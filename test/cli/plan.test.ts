@@ -12,6 +12,7 @@ import {
   aSettledPool,
   aVm,
   DISCOVERY,
+  INSTANCES,
   NOW,
   poolPath,
   REVISIONS,
@@ -182,6 +183,7 @@ it("plans every pool of a manifest, whatever is beside them", async () => {
     on(GET_POOL, GONE),
     on(`GET ${poolPath("api")}`, refusal(403, "Forbidden", "you may not")),
     on(`GET ${VMS}`, aList([])),
+    on(`GET ${INSTANCES}`, aList([])),
     on(`GET ${REVISIONS}/web-1`, GONE),
   );
 

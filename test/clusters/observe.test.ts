@@ -298,6 +298,7 @@ describe("kept disks", () => {
       on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
       on(`GET ${DATA_VOLUMES}`, refusal(404, "NotFound")),
       on(`GET ${CLAIMS}`, aList([])),
+      on(`GET ${INSTANCES}`, aList([])),
     ];
     const seen = await look(aPool({ annotations, finalizers: [POOL_FINALIZER], spec: keeping }), routes);
     const asked = seen.wire.sent.filter(({ path }) => path.startsWith(DATA_VOLUMES) || path.startsWith(CLAIMS));

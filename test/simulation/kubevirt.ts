@@ -54,15 +54,14 @@ export function endSteps(cluster: MemoryCluster): readonly Step[] {
   );
 }
 
-/** A machine whose guest does not come up: its instance fails before it ran, or finds no node. */
+/** A machine whose guest ends and does not come up again, as often as it is tried meanwhile, or finds no node. */
 export function startFailureSteps(cluster: MemoryCluster): readonly Step[] {
   const machines = machinesOf(cluster);
   const { store } = cluster;
   return store.list(machines.vmKind).flatMap((vm) => {
     const { name, namespace } = vm.metadata;
     const instance = store.get(machines.instanceKind, namespace, name);
-    if (isTerminating(vm) || instance === undefined || isTerminating(instance) || isReady(instance)) return [];
-    if (recordAt(instance, "status")["phase"] !== "Scheduling") return [];
+    if (isTerminating(vm) || instance === undefined || isTerminating(instance)) return [];
     const { consecutiveFailCount: count } = recordAt(recordAt(vm, "status"), "startFailure");
     const show = (more: object) => {
       const status = { ready: false, conditions: conditionsAt(cluster, vm, false), ...more };
@@ -73,9 +72,11 @@ export function startFailureSteps(cluster: MemoryCluster): readonly Step[] {
       const startFailure = { consecutiveFailCount: (typeof count === "number" ? count : 0) + 1 };
       show({ startFailure, printableStatus: "CrashLoopBackOff" });
     };
+    const isStarting = recordAt(instance, "status")["phase"] === "Scheduling";
+    const wait = () => show({ printableStatus: "ErrorUnschedulable" });
     return [
       { label: `fail to start ${name}`, take: fail },
-      { label: `find no node for ${name}`, take: () => show({ printableStatus: "ErrorUnschedulable" }) },
+      ...(isStarting ? [{ label: `find no node for ${name}`, take: wait }] : []),
     ];
   });
 }

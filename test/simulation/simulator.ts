@@ -279,15 +279,19 @@ interface Mood {
 function drawMood(random: Random): Mood {
   const isDuel = random.chance(0.6);
   const isTroubled = random.chance(0.25);
-  const usual = (kind: StepKind) => (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
+  const more = (kind: StepKind) => (isTroubled && kind === "kubevirt" ? 3 : 1);
+  const usual = (kind: StepKind) => more(kind) * (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
   return {
     isDuel,
-    weights: STEP_KINDS.map((kind) => [kind, usual(kind) * (random.pick(SHARES[shareOf(kind)]) ?? 1)] as const),
+    weights: STEP_KINDS.map((kind) => {
+      const isNeeded = isTroubled && kind === "kubevirt";
+      return [kind, usual(kind) * (random.pick(SHARES[isNeeded ? "essential" : shareOf(kind)]) ?? 1)] as const;
+    }),
     risk: random.pick([0.3, 1, 2]) ?? 1,
     burstMax: random.pick([6, 15, 30]) ?? 6,
     patienceMs: isDuel ? (random.pick([2_500, 12_000, 155_000]) ?? 0) : 155_000,
     haste: random.pick([0.5, 0.9]) ?? 0.9,
-    trouble: isTroubled ? (random.pick([0.2, 0.6]) ?? 0) : 0,
+    trouble: isTroubled ? (random.pick([0.1, 0.4]) ?? 0) : 0,
     startsAtRest: random.chance(0.7),
     users: drawUserMood(
       random,
@@ -348,7 +352,9 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
       const trouble = random.chance(run.mood.trouble) ? takeAny(startFailureSteps(cluster), random) : undefined;
       const label = trouble ?? takeAny(kubevirtSteps(cluster), random);
       if (!run.mood.isDuel || label === undefined || random.chance(0.3)) return label;
-      for (let left = KUBEVIRT_STEPS_MAX; left > 0 && takeAny(kubevirtSteps(cluster), random); left -= 1) {
+      // In trouble it stops before everything runs.
+      const steps = run.mood.trouble > 0 ? random.int(KUBEVIRT_STEPS_MAX) : KUBEVIRT_STEPS_MAX;
+      for (let left = steps; left > 0 && takeAny(kubevirtSteps(cluster), random); left -= 1) {
         if (random.chance(run.mood.trouble)) takeAny(startFailureSteps(cluster), random);
       }
       return "KubeVirt catches up";

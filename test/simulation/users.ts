@@ -83,8 +83,9 @@ const SORTS = ["AscendingOrder", "DescendingOrder", "Newest", "Oldest", "Random"
 const BUDGETS = [null, 1, 1, 2, "25%", "50%", "100%"] as const;
 const HEALINGS = [
   null,
-  {},
   { startUpFailureThreshold: 1 },
+  { startUpFailureThreshold: 1 },
+  {},
   { startUpFailureThreshold: 2, minFailingToStartDuration: "1m" },
 ] as const;
 const UPDATE_STRATEGIES = [
