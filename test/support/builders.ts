@@ -52,6 +52,8 @@ export interface PoolOverrides {
   readonly status?: Json;
   /** The annotation of the last pass: `aClaim()` unless given; null for a pool that no pass has seen. */
   readonly claim?: Claim | string | null;
+  /** Beside that of the claim. */
+  readonly annotations?: Readonly<Record<string, string>>;
 }
 
 /** A pool whose last pass left everything finished. */
@@ -71,7 +73,7 @@ export function aPool(overrides: PoolOverrides = {}): Pool {
       generation,
       ...(deleting ? { deletionTimestamp: "2026-11-22T09:59:00Z" } : {}),
       finalizers: overrides.finalizers ?? [POOL_FINALIZER],
-      ...(text === null ? {} : { annotations: { [CLAIM_ANNOTATION]: text } }),
+      ...(text === null ? {} : { annotations: { ...overrides.annotations, [CLAIM_ANNOTATION]: text } }),
     },
     spec,
     ...(overrides.status === undefined ? {} : { status: overrides.status }),
@@ -100,6 +102,12 @@ export interface VmOverrides {
   readonly terminating?: boolean;
   readonly ready?: boolean;
   readonly restartRequired?: boolean;
+  /** When its condition `Ready` last changed; null for no time. An hour before `NOW` unless given. */
+  readonly readyChanged?: string | null;
+  /** Start failures in a row. */
+  readonly failures?: number;
+  /** As `printableStatus`. */
+  readonly shown?: string;
   /** As `creationTimestamp`; an hour before `NOW` unless given. */
   readonly created?: string;
   /** Its spec as stored; null where only metadata are read. The template of `aSpec()` unless given. */
@@ -108,6 +116,7 @@ export interface VmOverrides {
 
 /** A ready machine of the pool. */
 export function aVm(ordinal: number, overrides: VmOverrides = {}): Vm {
+  const { readyChanged = "2026-11-22T09:00:00Z" } = overrides;
   const { poolName = "web", pool = POOL_UID, revision = `${poolName}-1`, ready = true } = overrides;
   const vm = parseVm(
     {
@@ -128,9 +137,11 @@ export function aVm(ordinal: number, overrides: VmOverrides = {}): Vm {
       ...(overrides.spec === null ? {} : { spec: overrides.spec ?? aVmSpec(revision) }),
       status: {
         conditions: [
-          { type: "Ready", status: ready ? "True" : "False" },
+          { type: "Ready", status: ready ? "True" : "False", lastTransitionTime: readyChanged },
           ...(overrides.restartRequired === true ? [{ type: "RestartRequired", status: "True" }] : []),
         ],
+        ...(overrides.failures === undefined ? {} : { startFailure: { consecutiveFailCount: overrides.failures } }),
+        ...(overrides.shown === undefined ? {} : { printableStatus: overrides.shown }),
       },
     },
     poolName,

@@ -1,0 +1,347 @@
+/** Which machines are replaced because they cannot start, when, and how many at once. */
+import { describe, expect, it } from "vitest";
+import type { Instance, Vm } from "../../shared/planning/model.ts";
+import { HEALING_ANNOTATION } from "../../shared/planning/names.ts";
+import { type Action, type Plan, planPass } from "../../shared/planning/plan.ts";
+import { resyncCause } from "../../shared/planning/schedule.ts";
+import {
+  aClaim,
+  anInstance,
+  anObservation,
+  aPool,
+  aPoolWith,
+  aRollout,
+  aSpec,
+  aVm,
+  aVmSpec,
+  aVmUid,
+  type Json,
+  NOW,
+  someVms,
+  type VmOverrides,
+} from "../support/builders.ts";
+import { ACTING, CLOSING, claimIn, deletesOf, kindsOf, namesOf } from "./plans.ts";
+
+const MINUTE_MS = 60_000;
+const at = (ms: number) => new Date(ms).toISOString();
+/** Two more than the default threshold. */
+const CRASHING: VmOverrides = { ready: false, failures: 5, shown: "CrashLoopBackOff" };
+
+interface Sight {
+  readonly vms?: readonly Vm[];
+  readonly spec?: Json;
+  /** What was done so far: ordinal to how often and how long ago. */
+  readonly memory?: Readonly<Record<number, { count: number; agoMs: number; stuck?: boolean }>> | string;
+  /** Of the machines that are not given one there is none. */
+  readonly instances?: readonly Instance[];
+  /** UIDs of machines whose deletion was claimed. */
+  readonly claimed?: readonly string[];
+  readonly isClosing?: boolean;
+}
+
+function sight({ vms = [aVm(0, CRASHING)], spec, memory, instances = [], claimed = [], isClosing = false }: Sight) {
+  const text = typeof memory === "string" ? memory : memory && memoryText(memory);
+  const annotations = text === undefined ? {} : { [HEALING_ANNOTATION]: text };
+  const full = aSpec({ replicas: vms.length, autohealing: {}, ...spec });
+  const deletes = claimed.map((uid) => ({ ordinal: undefined, uidPrefix: uid.slice(0, 8) }));
+  const pool = aPool({ spec: full, annotations, claim: aClaim({ delete: deletes, rollout: aRollout(full, "web-1") }) });
+  const limits = isClosing ? CLOSING : ACTING;
+  return { pool, plan: planPass(anObservation({ pool, vms, instances, ownRevisions: [] }), limits) };
+}
+
+function memoryText(memory: Exclude<Sight["memory"], string | undefined>): string {
+  const entries = Object.entries(memory).map(([ordinal, { count, agoMs, stuck }]) => {
+    return [ordinal, { at: at(NOW - agoMs), count, ...(stuck ? { stuck } : {}) }] as const;
+  });
+  return JSON.stringify(Object.fromEntries(entries));
+}
+
+const planOf = (input: Sight): Plan => sight(input).plan;
+
+/** What the pool remembers after the plan: null when nothing, undefined when as before. */
+function memoryIn(plan: Plan): unknown {
+  const claim = plan.actions.find(
+    (action): action is Extract<Action, { kind: "writeClaim" }> => action.kind === "writeClaim",
+  );
+  return typeof claim?.healing === "string" ? JSON.parse(claim.healing) : claim?.healing;
+}
+
+const reasonsOf = ({ announcements }: Plan) => announcements.map(({ reason }) => reason);
+const crashing = (count: number) => someVms(count, CRASHING);
+/** The disks of machines outlive them. */
+const KEEPING = {
+  scaleInStrategy: { proactive: { statePreservation: "Offline" } },
+  virtualMachineTemplate: {
+    metadata: { labels: { app: "web" } },
+    spec: {
+      runStrategy: "Always",
+      dataVolumeTemplates: [{ metadata: { name: "data" }, spec: {} }],
+      template: { spec: {} },
+    },
+  },
+} as const;
+
+interface Case {
+  readonly it: string;
+  readonly vm: VmOverrides;
+  readonly spec?: Json;
+  readonly instance?: Instance;
+  readonly heals: boolean;
+}
+
+const lasting = (shown: string, readyChanged: string | null): VmOverrides => ({ ready: false, shown, readyChanged });
+const after = (duration: unknown, failures: unknown = 3) => ({
+  autohealing: { startUpFailureThreshold: failures, minFailingToStartDuration: duration },
+});
+const FIVE_MINUTES_AGO = at(NOW - 5 * MINUTE_MS);
+const CASES: readonly Case[] = [
+  { it: "heals after three failures in a row, unless told otherwise", vm: { ready: false, failures: 3 }, heals: true },
+  { it: "leaves one that failed twice", vm: { ready: false, failures: 2 }, heals: false },
+  { it: "takes another threshold", vm: { ready: false, failures: 2 }, spec: after(null, 2), heals: true },
+  { it: "waits for a higher threshold", vm: { ready: false, failures: 4 }, spec: after(null, 5), heals: false },
+  ...[
+    "CrashLoopBackOff",
+    "ErrorUnschedulable",
+    "DataVolumeError",
+    "ErrorPvcNotFound",
+    "ErrImagePull",
+    "ImagePullBackOff",
+  ].map((shown) => ({
+    it: `heals what shows ${shown} for five minutes`,
+    vm: lasting(shown, FIVE_MINUTES_AGO),
+    heals: true,
+  })),
+  { it: "leaves what shows it for less", vm: lasting("ErrImagePull", at(NOW - 299_000)), heals: false },
+  { it: "takes another duration", vm: lasting("ErrImagePull", at(NOW - 90_000)), spec: after("1m30s"), heals: true },
+  { it: "leaves what shows another status", vm: lasting("Provisioning", at(NOW - 60 * MINUTE_MS)), heals: false },
+  { it: "leaves one that does not say since when (D08)", vm: lasting("ErrorUnschedulable", null), heals: false },
+  { it: "leaves one that is ready whatever it shows", vm: { ready: true, shown: "CrashLoopBackOff" }, heals: false },
+  {
+    it: "leaves one that its user has switched off",
+    vm: { ...CRASHING, spec: aVmSpec("web-1", { runStrategy: "Halted" }) },
+    heals: false,
+  },
+  { it: "leaves one that is on its way out", vm: { ...CRASHING, terminating: true }, heals: false },
+  { it: "leaves one whose guest runs again", vm: CRASHING, instance: anInstance(0), heals: false },
+  {
+    it: "leaves one whose guest begins to boot",
+    vm: CRASHING,
+    instance: anInstance(0, { ready: false, created: at(NOW - 9_000) }),
+    heals: false,
+  },
+  {
+    it: "heals one whose guest does not get further",
+    vm: CRASHING,
+    instance: anInstance(0, { ready: false, created: at(NOW - 11_000) }),
+    heals: true,
+  },
+  { it: "heals nothing when it is not asked to", vm: CRASHING, spec: { autohealing: null }, heals: false },
+  { it: "heals nothing while the pool is paused (D01)", vm: CRASHING, spec: { paused: true }, heals: false },
+  ...(["unmanaged", "opportunistic"] as const).map((strategy) => ({
+    it: `heals also when scale-in is ${strategy}`,
+    vm: CRASHING,
+    spec: { scaleInStrategy: { [strategy]: {} } },
+    heals: true,
+  })),
+  {
+    it: "heals also when updates are unmanaged",
+    vm: CRASHING,
+    spec: { updateStrategy: { unmanaged: {} } },
+    heals: true,
+  },
+];
+
+describe("a machine that cannot start", () => {
+  it.each(CASES)("$it", ({ vm, spec = {}, instance, heals }) => {
+    const plan = planOf({ vms: [aVm(0, vm)], spec, instances: instance === undefined ? [] : [instance] });
+    expect(deletesOf(plan)).toEqual(heals ? ["web-0"] : []);
+  });
+
+  it("is deleted under the claim, which remembers it, and its successor is left to scale-out", () => {
+    const plan = planOf({});
+    expect(kindsOf(plan)).toEqual(["writeClaim", "deleteVm"]);
+    expect(claimIn(plan)?.delete).toHaveLength(1);
+    expect(memoryIn(plan)).toEqual({ "0": { at: at(NOW), count: 1 } });
+    expect(plan.announcements).toMatchObject([
+      { type: "Warning", reason: "Healing", message: "web-0 is replaced: it failed to start 5 times in a row" },
+    ]);
+  });
+
+  it("of another owner, or of nobody, is none of the pool's (D01)", () => {
+    const strangers = [aVm(1, { ...CRASHING, pool: null }), aVm(2, { ...CRASHING, pool: "another-uid" })];
+    expect(deletesOf(planOf({ vms: [aVm(0), ...strangers], spec: { replicas: 1 } }))).toEqual([]);
+  });
+
+  it("costs no look at instances before it is due", () => {
+    const vms = [aVm(0, { ready: false, failures: 2 }), aVm(1)];
+    const pool = aPoolWith({ replicas: 2, autohealing: {} });
+    expect(planPass(anObservation({ pool, vms }), ACTING).needs).toEqual([]);
+    const due = anObservation({ pool, vms: [aVm(0, CRASHING), aVm(1)] });
+    expect(planPass(due, ACTING).needs).toEqual([{ read: "instances" }]);
+  });
+
+  it("is not healed when there are too many machines and it goes for that", () => {
+    const plan = planOf({ vms: [aVm(0, CRASHING), aVm(1)], spec: { replicas: 1 } });
+    expect(deletesOf(plan)).toEqual(["web-0"]);
+    expect([memoryIn(plan), reasonsOf(plan)]).toEqual([undefined, []]);
+  });
+
+  it("is not begun when the pass closes", () => {
+    expect(kindsOf(planOf({ isClosing: true }))).not.toContain("deleteVm");
+  });
+
+  it("is looked after by the schedule as long as it is not ready, without any event (D23)", () => {
+    const { pool } = sight({});
+    const shown = { ...pool, status: { replicas: 1, readyReplicas: 0 } };
+    const ticks = Array.from({ length: 10 }, (_, minute) =>
+      resyncCause(shown, NOW + minute * MINUTE_MS, { settledMinutes: 10, everything: false }),
+    );
+    expect(ticks).not.toContain(undefined);
+  });
+});
+
+describe("a machine that was healed and fails again", () => {
+  it.each([
+    [1, 9_000, false],
+    [1, 10_000, true],
+    [2, 19_000, false],
+    [2, 20_000, true],
+    [5, 159_000, false],
+    [5, 160_000, true],
+    [7, 599_000, false],
+    [7, 600_000, true],
+    [1_000, 599_000, false],
+    [1_000, 600_000, true],
+  ])("after %d times and %d ms is healed again: %s (D24)", (count, agoMs, heals) => {
+    const plan = planOf({ memory: { 0: { count, agoMs } } });
+    expect(deletesOf(plan)).toEqual(heals ? ["web-0"] : []);
+    expect(memoryIn(plan)).toEqual(heals ? { "0": { at: at(NOW), count: count + 1 } } : undefined);
+  });
+
+  it("says so while it waits", () => {
+    const { reasons } = planOf({ memory: { 0: { count: 3, agoMs: 1_000 } } });
+    expect(reasons).toContain("1 machines that cannot start are healed again after a pause");
+  });
+
+  it("is not counted twice when its deletion was claimed and did not get through", () => {
+    const plan = planOf({ memory: { 0: { count: 1, agoMs: 1_000 } }, claimed: [aVmUid(0)] });
+    expect(deletesOf(plan)).toEqual(["web-0"]);
+    expect([memoryIn(plan), reasonsOf(plan)]).toEqual([undefined, []]);
+  });
+
+  it("has its claimed deletion revoked when it starts after all", () => {
+    const plan = planOf({ vms: [aVm(0)], instances: [anInstance(0)], claimed: [aVmUid(0)] });
+    expect([namesOf(plan, "revokeDelete"), deletesOf(plan)]).toEqual([["web-0"], []]);
+  });
+
+  it("has its claimed deletion revoked when the pool is paused", () => {
+    const plan = planOf({ spec: { paused: true }, claimed: [aVmUid(0)] });
+    expect([namesOf(plan, "revokeDelete"), deletesOf(plan)]).toEqual([["web-0"], []]);
+  });
+});
+
+describe("what was done", () => {
+  const healthy = (agoMs: number) => aVm(0, { readyChanged: at(NOW - agoMs) });
+
+  it("is forgotten when the machine has run for as long as its pause", () => {
+    const memory = { 0: { count: 3, agoMs: 10 * MINUTE_MS } };
+    expect(memoryIn(planOf({ vms: [healthy(41_000)], memory }))).toBeNull();
+    expect(memoryIn(planOf({ vms: [healthy(39_000)], memory }))).toBeUndefined();
+  });
+
+  it("is remembered while the machine is away", () => {
+    const memory = { 1: { count: 1, agoMs: 60 * MINUTE_MS } };
+    expect(memoryIn(planOf({ vms: [aVm(0)], spec: { replicas: 2 }, memory }))).toBeUndefined();
+    const leaving = [aVm(0), aVm(1, { terminating: true })];
+    expect(memoryIn(planOf({ vms: leaving, memory }))).toBeUndefined();
+  });
+
+  it("is forgotten when the pool has shrunk below it", () => {
+    expect(memoryIn(planOf({ vms: [aVm(0)], memory: { 7: { count: 1, agoMs: 1_000 } } }))).toBeNull();
+  });
+
+  it("is forgotten when the pool does not heal any more", () => {
+    const memory = { 0: { count: 1, agoMs: 1_000 } };
+    expect(memoryIn(planOf({ memory, spec: { autohealing: null } }))).toBeNull();
+  });
+
+  it.each([
+    "{",
+    "[]",
+    '{"0":{"count":0,"at":"2026-11-22T09:00:00Z"}}',
+    '{"x":{"count":1,"at":"2026-11-22T09:00:00Z"}}',
+  ])("holds healing when it cannot be read (%s)", (memory) => {
+    const plan = planOf({ memory });
+    expect(deletesOf(plan)).toEqual([]);
+    expect(plan.reasons.join()).toContain(`annotation ${HEALING_ANNOTATION} cannot be read; remove it`);
+  });
+
+  it("counts for nothing where it is from the future", () => {
+    const plan = planOf({ memory: { 0: { count: 2, agoMs: -60 * MINUTE_MS } } });
+    expect(deletesOf(plan)).toEqual(["web-0"]);
+  });
+
+  it("keeps the pool on the schedule", () => {
+    const { pool } = sight({ vms: [aVm(0)], memory: { 0: { count: 1, agoMs: 1_000 } } });
+    const settled = { ...pool, status: { replicas: 1, readyReplicas: 1 } };
+    const ticks = Array.from({ length: 10 }, (_, minute) =>
+      resyncCause(settled, NOW + minute * MINUTE_MS, { settledMinutes: 10, everything: false }),
+    );
+    expect(ticks).not.toContain(undefined);
+  });
+});
+
+describe("at the same time", () => {
+  it.each([
+    [1, 1],
+    [2, 1],
+    [4, 1],
+    [5, 2],
+    [10, 4],
+    [100, 40],
+  ])("of %d machines that cannot start %d are healed", (replicas, healed) => {
+    const plan = planOf({ vms: crashing(replicas) });
+    expect(deletesOf(plan)).toHaveLength(healed);
+    expect(Object.keys(Object(memoryIn(plan)))).toHaveLength(healed);
+    expect(reasonsOf(plan).includes("HealingHeld")).toBe(healed < replicas);
+  });
+
+  it("those that are not well yet count, wherever they are", () => {
+    const vms = [
+      ...[aVm(0, { terminating: true }), aVm(1, { ready: false }), aVm(2, CRASHING)],
+      ...Array.from({ length: 6 }, (_, index) => aVm(index + 4, CRASHING)),
+    ];
+    const memory = Object.fromEntries([0, 1, 2, 3].map((ordinal) => [ordinal, { count: 1, agoMs: 1_000 }]));
+    const plan = planOf({ vms, spec: { replicas: 10 }, memory });
+    expect(deletesOf(plan)).toEqual([]);
+    expect(plan.reasons).toContain("healing is held: 4 of 10 machines are being healed, 6 more cannot start");
+  });
+
+  it("one that is in care may be healed again before others are", () => {
+    const memory = Object.fromEntries([5, 6, 7, 8].map((ordinal) => [ordinal, { count: 1, agoMs: 11_000 }]));
+    expect(deletesOf(planOf({ vms: crashing(10), memory }))).toEqual(["web-5", "web-6", "web-7", "web-8"]);
+  });
+});
+
+describe("with disks that outlive their machines", () => {
+  const vms = [aVm(0, CRASHING), aVm(1)];
+
+  it("a machine is healed once", () => {
+    expect(deletesOf(planOf({ vms, spec: KEEPING }))).toEqual(["web-0"]);
+  });
+
+  it("one that fails again on its kept disk is told of and left alone", () => {
+    const plan = planOf({ vms, spec: KEEPING, memory: { 0: { count: 1, agoMs: 60 * MINUTE_MS } } });
+    expect(deletesOf(plan)).toEqual([]);
+    expect(memoryIn(plan)).toMatchObject({ "0": { count: 1, stuck: true } });
+    expect(plan.announcements).toMatchObject([{ reason: "HealingFailed", message: expect.stringContaining("web-0") }]);
+    const later = planOf({ vms, spec: KEEPING, memory: { 0: { count: 1, agoMs: 61 * MINUTE_MS, stuck: true } } });
+    expect([deletesOf(later), memoryIn(later), reasonsOf(later)]).toEqual([[], undefined, []]);
+    expect(later.reasons).toContain("the machine of ordinal 0 fails on its kept disk and is not healed again");
+  });
+
+  it("those that are given up do not keep others from being healed", () => {
+    const memory = { 0: { count: 1, agoMs: 60 * MINUTE_MS, stuck: true } };
+    expect(deletesOf(planOf({ vms: crashing(2), spec: KEEPING, memory }))).toEqual(["web-1"]);
+  });
+});
