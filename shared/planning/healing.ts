@@ -192,7 +192,9 @@ function atOnceMax({ replicas }: PoolSpec): number {
 /** Why a machine counts as failing to start; undefined when it does not, or not yet. */
 function complaintOf(vm: Vm, { autohealing }: PoolSpec, now: number): string | undefined {
   const threshold = autohealing?.startUpFailureThreshold ?? FAILURES_DEFAULT;
-  if (vm.startFailures >= threshold) return `it failed to start ${vm.startFailures} times in a row`;
+  if (vm.startFailures >= threshold) {
+    return vm.startFailures === 1 ? "it failed to start" : `it failed to start ${vm.startFailures} times in a row`;
+  }
   const duration = autohealing?.minFailingToStartDuration ?? DURATION_DEFAULT;
   const durationMs = parseDuration(duration);
   const { failing, readyChangedAt } = vm;

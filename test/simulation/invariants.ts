@@ -367,7 +367,8 @@ function poolMismatches(pool: KubeObject, { vms, cluster }: Everything): string[
   const shown = Array.isArray(conditions) ? conditions.map((entry) => (isRecord(entry) ? entry["type"] : entry)) : [];
   expect("status.labelSelector", status["labelSelector"], `pool=${selectorOf(name)["pool"]}`);
   const claim = claimOf(pool);
-  expect("what is remembered of healing", pool.metadata.annotations?.[HEALING_ANNOTATION], undefined);
+  if (spec["paused"] !== true)
+    expect("what is remembered of healing", pool.metadata.annotations?.[HEALING_ANNOTATION], undefined);
   expect("the claim's generation", claim["generation"], pool.metadata.generation);
   expect(
     "what is claimed",
