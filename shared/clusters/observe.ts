@@ -18,9 +18,10 @@ import {
   revisionOf,
   type Vm,
 } from "../planning/model.ts";
-import { KEPT_FOR_LABEL, REVISION_LABEL } from "../planning/names.ts";
+import { KEPT_FOR_LABEL, POOL_FINALIZER, REVISION_LABEL } from "../planning/names.ts";
 import type { Limits, Need, Observation, Plan } from "../planning/plan.ts";
 import { planPass } from "../planning/plan.ts";
+import { type LivingPool, planGone } from "../planning/strays.ts";
 import { judge, type Verdict } from "../planning/verdict.ts";
 import type { ApiFailure, Cluster } from "./cluster.ts";
 import {
@@ -75,6 +76,24 @@ export async function lookAt(cluster: Cluster, place: PoolPlace, options: LookOp
   return planWithNeeds(cluster, { seen, limits: options.limits, poolVersion: version.value });
 }
 
+/** What a pass looks at whose pool is not there: the machines first, the pools after them. */
+export async function lookForStrays(
+  cluster: Cluster,
+  place: PoolPlace,
+): Promise<
+  { readonly kind: "looked"; readonly plan: Pick<Plan, "actions" | "reasons"> } | Extract<Look, { kind: "unreadable" }>
+> {
+  const version = await cluster.poolVersion();
+  if (!version.ok) return { kind: "unreadable", what: "API discovery", failure: version.failure };
+  const vms = await listVms(cluster, place, { labelSelector: REVISION_LABEL, metadataOnly: true });
+  if (vms.kind !== "read") return vms;
+  const isBound = ({ finalizers }: Vm) => finalizers.includes(POOL_FINALIZER);
+  if (!vms.value.some(isBound)) return { kind: "looked", plan: { actions: [], reasons: [] } };
+  const living = await listLivingPools(cluster, version.value, place);
+  if (living.kind !== "read") return living;
+  return { kind: "looked", plan: planGone({ name: place.name, vms: vms.value, living: living.value }) };
+}
+
 /** What is only read when the plan asks for it. */
 const UNREAD = {
   revisions: new Map(),
@@ -86,6 +105,7 @@ const UNREAD = {
   specless: new Set<string>(),
   keptDisks: undefined,
   namespaceUid: undefined,
+  livingPools: undefined,
 } as const;
 
 type Read<T> = { readonly kind: "read"; readonly value: T } | Extract<Look, { kind: "unreadable" }>;
@@ -97,7 +117,7 @@ async function observeMachines(
   const selectable = verdict.legal && !pool.deleting;
   const [selected, namespaceVms] = await Promise.all([
     selectable ? listVms(cluster, pool, { labelSelector: verdict.selector.text }) : none(),
-    pool.deleting || (selectable && wide) ? listVms(cluster, pool, { metadataOnly: true }) : none(),
+    pool.deleting || wide ? listVms(cluster, pool, { metadataOnly: true }) : none(),
   ]);
   if (selected.kind !== "read") return selected;
   if (namespaceVms.kind !== "read") return namespaceVms;
@@ -116,7 +136,7 @@ async function planWithNeeds(cluster: Cluster, { seen, limits, poolVersion }: Pl
     const plan = planPass(known, limits);
     if (plan.needs.length === 0) return { kind: "planned", seen: known, plan, poolVersion };
     for (const need of plan.needs) {
-      const more = await observeNeed(cluster, known, need);
+      const more = await observeNeed({ cluster, poolVersion }, known, need);
       if (more.kind !== "read") return more;
       known = { ...known, ...more.value };
     }
@@ -127,7 +147,11 @@ async function planWithNeeds(cluster: Cluster, { seen, limits, poolVersion }: Pl
 /** Each kind of need is asked for once, revisions in a few steps. */
 const ROUNDS_MAX = 20;
 
-async function observeNeed(cluster: Cluster, seen: Observation, need: Need): Promise<Read<Partial<Observation>>> {
+async function observeNeed(
+  { cluster, poolVersion }: { readonly cluster: Cluster; readonly poolVersion: string },
+  seen: Observation,
+  need: Need,
+): Promise<Read<Partial<Observation>>> {
   switch (need.read) {
     case "namespaceVms":
       return map(await listVms(cluster, seen.pool, { metadataOnly: true }), (namespaceVms) => ({ namespaceVms }));
@@ -147,6 +171,8 @@ async function observeNeed(cluster: Cluster, seen: Observation, need: Need): Pro
       return observeKeptDisks(cluster, seen.pool);
     case "namespace":
       return observeNamespace(cluster, seen.pool);
+    case "livingPools":
+      return map(await listLivingPools(cluster, poolVersion, seen.pool), (livingPools) => ({ livingPools }));
     default:
       return assertNever(need);
   }
@@ -347,7 +373,7 @@ function parseAll<T>(items: readonly unknown[], parse: (item: unknown) => T | un
 
 async function listVms(
   cluster: Cluster,
-  pool: Pool,
+  pool: PoolPlace,
   options: { labelSelector?: string; metadataOnly?: boolean },
 ): Promise<Read<readonly Vm[]>> {
   const answer = await cluster.list(VIRTUAL_MACHINES, { namespace: pool.namespace }, options);
@@ -355,6 +381,27 @@ async function listVms(
   const vms = parseAll(answer.value, (item) => parseVm(item, pool.name));
   if (vms === undefined) return unreadable("the list of VMs", "a VM's metadata are not what the API promises");
   return { kind: "read", value: vms };
+}
+
+async function listLivingPools(
+  cluster: Cluster,
+  poolVersion: string,
+  { namespace }: PoolPlace,
+): Promise<Read<readonly LivingPool[]>> {
+  const answer = await cluster.list(poolsOf(poolVersion), { namespace }, { metadataOnly: true });
+  if (!answer.ok) return { kind: "unreadable", what: "the list of pools", failure: answer.failure };
+  const pools = parseAll(answer.value, parseLivingPool);
+  return pools === undefined
+    ? unreadable("the list of pools", "a pool's metadata are not what the API promises")
+    : { kind: "read", value: pools };
+}
+
+const livingPoolSchema = z.object({
+  metadata: z.object({ namespace: z.string().min(1), name: z.string().min(1), uid: z.string().min(1) }),
+});
+
+function parseLivingPool(object: unknown): LivingPool | undefined {
+  return livingPoolSchema.safeParse(object).data?.metadata;
 }
 
 async function readRevision(cluster: Cluster, pool: Pool, name: string): Promise<Read<Revision | "absent">> {
