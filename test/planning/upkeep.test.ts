@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
+import { claimedObject } from "../../shared/planning/claim.ts";
 import type { Vm } from "../../shared/planning/model.ts";
 import { POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { ownerReferenceTo } from "../../shared/planning/template.ts";
 import {
+  aClaim,
   aDisk,
   anOwner,
   aPool,
@@ -16,7 +18,7 @@ import {
   POOL_UID,
   someVms,
 } from "../support/builders.ts";
-import { createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
+import { claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
 
 const gone = { app: "gone" } as const;
 
@@ -45,6 +47,16 @@ describe("a machine whose labels left the pool", () => {
 
   it("is released while it is being deleted", () => {
     expect(namesOf(planOf({ vms: [aVm(0, { labels: gone, terminating: true })] }), "releaseVm")).toEqual(["web-0"]);
+  });
+
+  // The call that an earlier pass may still send carries the version from before the labels were changed: it misses.
+  it("is released, not deleted, while the pool shrinks, though an earlier pass had chosen it to go", () => {
+    const claim = aClaim({ generation: 2, delete: [claimedObject(aVm(2), 2)] });
+    const pool = aPoolWith({ replicas: 2 }, { generation: 2, claim });
+    const plan = planOf({ pool, vms: [aVm(0), aVm(1), aVm(2, { labels: gone })] });
+    expect(namesOf(plan, "releaseVm")).toEqual(["web-2"]);
+    expect(kindsOf(plan)).toEqual(["releaseVm", "writeClaim"]);
+    expect(claimIn(plan)?.delete).toEqual([]);
   });
 
   it("is not counted as a machine of the pool", () => {
