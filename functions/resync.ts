@@ -1,12 +1,16 @@
-/** The schedule's function: lists the pools of every registered cluster and wakes those that are due. Reads clusters, writes to none. */
+/**
+ * The schedule's function: lists the pools of every registered cluster and wakes those that are due, and now and then those
+ * that are gone and have left machines behind. Reads clusters, writes to none.
+ */
 import * as z from "zod";
-import { createCluster, type Meter } from "../shared/clusters/cluster.ts";
+import { type Cluster, createCluster, type Meter } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
 import { listPools } from "../shared/clusters/pool-summary.ts";
 import { createFileRegistry } from "../shared/clusters/registry.ts";
+import { listAbandoned } from "../shared/clusters/strays.ts";
 import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parsePool } from "../shared/planning/model.ts";
-import { type ResyncRules, resyncCause } from "../shared/planning/schedule.ts";
+import { type ResyncRules, resyncCause, strayTurn } from "../shared/planning/schedule.ts";
 import { readConfig, resyncConfigSchema } from "../shared/runtime/config.ts";
 import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
 import { once } from "../shared/runtime/once.ts";
@@ -28,6 +32,7 @@ export interface ResyncResult {
   readonly clusters: number;
   readonly unreachable: number;
   readonly pools: number;
+  /** Pools that are gone included. */
   readonly woken: number;
 }
 
@@ -42,12 +47,16 @@ export function createResync(deps: () => ResyncDeps) {
     const names = await directory.names();
     const lists = await Promise.all(names.map((name) => listDue(name, deps(), deadline)));
     const due = lists.flatMap((list) => list?.due ?? []);
-    const unsent = await wakeUps.send("passes", due);
+    const unsent = [...(await wakeUps.send("passes", due))];
+    // After that: machines are many more than pools, and nobody is to wait for their lists.
+    const abandoned = (await Promise.all(lists.map((list) => list && findAbandoned(list, deps())))).flat();
+    const wanted = abandoned.filter((outgoing) => outgoing !== undefined);
+    if (wanted.length > 0) unsent.push(...(await wakeUps.send("passes", wanted)));
     const result: ResyncResult = {
       clusters: names.length,
       unreachable: lists.filter((list) => list === undefined).length,
       pools: lists.reduce((sum, list) => sum + (list?.pools ?? 0), 0),
-      woken: due.length - unsent.length,
+      woken: due.length + wanted.length - unsent.length,
     };
     if (unsent.length > 0) logger.error("wake-ups could not be sent", { unsent: unsent.length });
     logger.debug("resynced", { ...result });
@@ -58,18 +67,23 @@ export function createResync(deps: () => ResyncDeps) {
 interface DueList {
   readonly pools: number;
   readonly due: readonly Outgoing[];
+  /** Undefined when there is no such cluster any more. */
+  readonly source:
+    | { readonly found: ReachableCluster; readonly cluster: Cluster; readonly objects: readonly unknown[] }
+    | undefined;
 }
 
 /** The due pools of one cluster; undefined when it could not be read. No failure here touches another cluster. */
 async function listDue(name: string, deps: ResyncDeps, deadline: AbortSignal): Promise<DueList | undefined> {
   try {
     const found = await deps.directory.find(name);
-    if (found === undefined) return { pools: 0, due: [] };
+    if (found === undefined) return { pools: 0, due: [], source: undefined };
     const { access, connection, cache } = found;
     const meter: Meter = { requests: 0, writes: 0, bytes: 0 };
     const cluster = createCluster({ transport: connection.send, meter, deadline, cache });
     const listed = await listPools(cluster, access.namespaces);
-    if (listed.ok) return selectDue(found, listed.value, deps);
+    if (listed.ok)
+      return { ...selectDue(found, listed.value, deps), source: { found, cluster, objects: listed.value } };
     if (listed.failure.kind === "unauthorized") deps.directory.refuse(name);
     deps.logger.warn("cluster cannot be read", {
       cluster: name,
@@ -86,7 +100,7 @@ function selectDue(
   { name: cluster }: ReachableCluster,
   objects: readonly unknown[],
   { now, rules, logger }: ResyncDeps,
-): DueList {
+): Omit<DueList, "source"> {
   const seenAtMs = now();
   const due = objects.flatMap((object): Outgoing[] => {
     const pool = parsePool(object);
@@ -100,6 +114,25 @@ function selectDue(
     return [{ wakeUp: { version: 1, cluster, namespace, name, cause, attempt: 0 }, seenAtMs }];
   });
   return { pools: objects.length, due };
+}
+
+/** Wake-ups of pools that are gone and have left machines behind; none when that cannot be told. */
+async function findAbandoned({ source }: DueList, { now, rules, logger }: ResyncDeps): Promise<readonly Outgoing[]> {
+  const seenAtMs = now();
+  if (source === undefined || !strayTurn(source.found.name, seenAtMs, rules)) return [];
+  const { found, cluster, objects } = source;
+  const listed = await listAbandoned(cluster, { namespaces: found.access.namespaces, pools: objects });
+  if (!listed.ok) {
+    const { kind, message } = listed.failure;
+    logger.warn("machines without a pool cannot be looked for", { cluster: found.name, kind, message });
+    return [];
+  }
+  for (const { namespace, name } of listed.value)
+    logger.info("a pool is gone and has left machines behind", { cluster: found.name, namespace, pool: name });
+  return listed.value.map(({ namespace, name }) => ({
+    wakeUp: { version: 1, cluster: found.name, namespace, name, cause: "sweep", attempt: 0 },
+    seenAtMs,
+  }));
 }
 
 /** The parts that this function has on AWS, made once an instance. */

@@ -49,6 +49,11 @@ export interface ApplyContext {
   readonly writeTimeLeftMs: () => number;
 }
 
+/** What it takes to let machines go; of a pool that is gone there is no UID. */
+export interface UpkeepContext extends Pick<ApplyContext, "cluster" | "sleep" | "writeTimeLeftMs"> {
+  readonly seen: { readonly pool: { readonly namespace: string; readonly uid: string | undefined } };
+}
+
 /** What became of one action. */
 export interface Outcome {
   readonly action: Action;
@@ -102,6 +107,13 @@ export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Appl
   return progress;
 }
 
+/** Lets machines go whose pool is gone. */
+export async function applyGone(plan: Pick<Plan, "actions">, context: UpkeepContext): Promise<readonly Outcome[]> {
+  const progress: Progress = { outcomes: [], ledger: EMPTY_LEDGER, poolResourceVersion: undefined };
+  await applyUpkeep(plan, context, progress);
+  return progress.outcomes;
+}
+
 /** Not done when the claim could not be written. */
 const AFTER_CLAIM = [
   "createRevision",
@@ -115,7 +127,7 @@ const AFTER_CLAIM = [
 ] as const satisfies readonly ActionKind[];
 
 /** Lets machines go: their disks first, and not the machine whose disks did not follow. */
-async function applyUpkeep(plan: Plan, context: ApplyContext, progress: Progress): Promise<void> {
+async function applyUpkeep(plan: Pick<Plan, "actions">, context: UpkeepContext, progress: Progress): Promise<void> {
   await applyAll(of(plan, "changeDisk"), progress, (action) => changeDisk(action, context));
   const stuck = new Set(
     progress.outcomes.flatMap(({ action, result }) =>
@@ -142,7 +154,10 @@ export function countDone(outcomes: readonly Outcome[]): Partial<Record<ActionKi
   return counts;
 }
 
-function of<K extends ActionKind>(plan: Plan, ...kinds: readonly K[]): readonly Extract<Action, { kind: K }>[] {
+function of<K extends ActionKind>(
+  plan: Pick<Plan, "actions">,
+  ...kinds: readonly K[]
+): readonly Extract<Action, { kind: K }>[] {
   const isOf = (action: Action): action is Extract<Action, { kind: K }> => kinds.some((kind) => kind === action.kind);
   return plan.actions.filter(isOf);
 }
@@ -173,7 +188,7 @@ async function applyAll<A extends Action>(
 
 /** One call, repeated when the server asks for patience and the time allows it. `onUnclear` hears of answers that do not say what happened. */
 async function send(
-  { sleep, writeTimeLeftMs }: ApplyContext,
+  { sleep, writeTimeLeftMs }: UpkeepContext,
   call: () => Promise<Answer<unknown>>,
   onUnclear: () => void = () => {},
 ): Promise<Answer<unknown> | undefined> {
@@ -264,7 +279,7 @@ async function deleteAsRead(context: ApplyContext, { type, object }: Target): Pr
 
 /** One merge patch, which misses likewise. */
 async function patchAsRead(
-  context: ApplyContext,
+  context: UpkeepContext,
   { type, object, subresource }: Target,
   change: { readonly metadata?: object; readonly [field: string]: unknown },
 ): Promise<Result> {
@@ -315,19 +330,19 @@ function labelInstance(
 
 function changeDisk(
   { disk, metadata }: Extract<Action, { kind: "changeDisk" }>,
-  context: ApplyContext,
+  context: UpkeepContext,
 ): Promise<Result> {
   const type = disk.kind === "dataVolume" ? DATA_VOLUMES : CLAIMS;
   return patchAsRead(context, { type, object: disk }, { metadata });
 }
 
-function markVm({ vm, disks }: Extract<Action, { kind: "markVm" }>, context: ApplyContext): Promise<Result> {
+function markVm({ vm, disks }: Extract<Action, { kind: "markVm" }>, context: UpkeepContext): Promise<Result> {
   const metadata = { annotations: { [GUARDED_ANNOTATION]: disks } };
   return patchAsRead(context, { type: VIRTUAL_MACHINES, object: vm }, { metadata });
 }
 
 /** Drops the pool's finalizer, and on release our owner reference; everything else stays. The list is this read's, so a change in between is a conflict. */
-function freeVm(vm: Vm, context: ApplyContext, kind: "releaseVm" | "dropVmFinalizer"): Promise<Result> {
+function freeVm(vm: Vm, context: UpkeepContext, kind: "releaseVm" | "dropVmFinalizer"): Promise<Result> {
   const owners = vm.owners.filter(({ uid }) => uid !== context.seen.pool.uid);
   const metadata = {
     finalizers: vm.finalizers.filter((finalizer) => finalizer !== POOL_FINALIZER),

@@ -54,8 +54,8 @@ export function formatPlan({ pool, verdict }: Observation, { actions, reasons }:
       why: action.why,
       text: describeAction(pool.name, action),
     })),
-    // The only reason of a pool that is held is its problems.
-    reasons: isHeld ? [] : reasons,
+    // The first reason of a pool that is held is its problems.
+    reasons: isHeld ? reasons.slice(1) : reasons,
   };
 }
 

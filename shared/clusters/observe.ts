@@ -18,9 +18,10 @@ import {
   revisionOf,
   type Vm,
 } from "../planning/model.ts";
-import { KEPT_FOR_LABEL, REVISION_LABEL } from "../planning/names.ts";
+import { KEPT_FOR_LABEL, POOL_FINALIZER, REVISION_LABEL } from "../planning/names.ts";
 import type { Limits, Need, Observation, Plan } from "../planning/plan.ts";
 import { planPass } from "../planning/plan.ts";
+import { type LivingPool, planGone } from "../planning/strays.ts";
 import { judge, type Verdict } from "../planning/verdict.ts";
 import type { ApiFailure, Cluster, ListOptions, ObjectPlace, ResourceType } from "./cluster.ts";
 import {
@@ -75,6 +76,24 @@ export async function lookAt(cluster: Cluster, place: PoolPlace, options: LookOp
   return planWithNeeds(cluster, { seen, limits: options.limits, poolVersion: version.value });
 }
 
+/** What a pass looks at whose pool is not there: the machines first, the pools after them. */
+export async function lookForStrays(
+  cluster: Cluster,
+  place: PoolPlace,
+): Promise<
+  { readonly kind: "looked"; readonly plan: Pick<Plan, "actions" | "reasons"> } | Extract<Look, { kind: "unreadable" }>
+> {
+  const version = await cluster.poolVersion();
+  if (!version.ok) return { kind: "unreadable", what: "API discovery", failure: version.failure };
+  const vms = await listVms(cluster, place, { labelSelector: REVISION_LABEL, metadataOnly: true });
+  if (vms.kind !== "read") return vms;
+  const isBound = ({ finalizers }: Vm) => finalizers.includes(POOL_FINALIZER);
+  if (!vms.value.some(isBound)) return { kind: "looked", plan: { actions: [], reasons: [] } };
+  const living = await listLivingPools(cluster, version.value, place);
+  if (living.kind !== "read") return living;
+  return { kind: "looked", plan: planGone({ name: place.name, vms: vms.value, living: living.value }) };
+}
+
 /** What is only read when the plan asks for it. */
 const UNREAD = {
   revisions: new Map(),
@@ -86,6 +105,7 @@ const UNREAD = {
   specless: new Set<string>(),
   keptDisks: undefined,
   namespaceUid: undefined,
+  livingPools: undefined,
 } as const;
 
 type Read<T> = { readonly kind: "read"; readonly value: T } | Extract<Look, { kind: "unreadable" }>;
@@ -97,7 +117,7 @@ async function observeMachines(
   const selectable = verdict.legal && !pool.deleting;
   const [selected, namespaceVms] = await Promise.all([
     selectable ? listVms(cluster, pool, { labelSelector: verdict.selector.text }) : none(),
-    pool.deleting || (selectable && wide) ? listVms(cluster, pool, { metadataOnly: true }) : none(),
+    pool.deleting || wide ? listVms(cluster, pool, { metadataOnly: true }) : none(),
   ]);
   if (selected.kind !== "read") return selected;
   if (namespaceVms.kind !== "read") return namespaceVms;
@@ -116,7 +136,7 @@ async function planWithNeeds(cluster: Cluster, { seen, limits, poolVersion }: Pl
     const plan = planPass(known, limits);
     if (plan.needs.length === 0) return { kind: "planned", seen: known, plan, poolVersion };
     for (const need of plan.needs) {
-      const more = await observeNeed(cluster, known, need);
+      const more = await observeNeed({ cluster, poolVersion }, known, need);
       if (more.kind !== "read") return more;
       known = { ...known, ...more.value };
     }
@@ -127,7 +147,11 @@ async function planWithNeeds(cluster: Cluster, { seen, limits, poolVersion }: Pl
 /** Each kind of need is asked for once, revisions in a few steps. */
 const ROUNDS_MAX = 20;
 
-async function observeNeed(cluster: Cluster, seen: Observation, need: Need): Promise<Read<Partial<Observation>>> {
+async function observeNeed(
+  { cluster, poolVersion }: { readonly cluster: Cluster; readonly poolVersion: string },
+  seen: Observation,
+  need: Need,
+): Promise<Read<Partial<Observation>>> {
   switch (need.read) {
     case "namespaceVms":
       return map(await listVms(cluster, seen.pool, { metadataOnly: true }), (namespaceVms) => ({ namespaceVms }));
@@ -147,6 +171,8 @@ async function observeNeed(cluster: Cluster, seen: Observation, need: Need): Pro
       return observeKeptDisks(cluster, seen.pool);
     case "namespace":
       return observeNamespace(cluster, seen.pool);
+    case "livingPools":
+      return map(await listLivingPools(cluster, poolVersion, seen.pool), (livingPools) => ({ livingPools }));
     default:
       return assertNever(need);
   }
@@ -319,7 +345,7 @@ async function observeNamespace(cluster: Cluster, { namespace }: Pool): Promise<
     : { kind: "read", value: { namespaceUid: uid } };
 }
 
-function listVms(cluster: Cluster, pool: Pool, options: ListOptions): Promise<Read<readonly Vm[]>> {
+function listVms(cluster: Cluster, pool: PoolPlace, options: ListOptions): Promise<Read<readonly Vm[]>> {
   const parse = (item: unknown) => parseVm(item, pool.name);
   const source = { type: VIRTUAL_MACHINES, what: "the list of VMs", parse, whose: "a VM's" };
   return readAll(cluster, pool, { ...source, ...options });
@@ -328,6 +354,23 @@ function listVms(cluster: Cluster, pool: Pool, options: ListOptions): Promise<Re
 async function readRevision(cluster: Cluster, { namespace }: Pool, name: string): Promise<Read<Revision | "absent">> {
   const source = { type: CONTROLLER_REVISIONS, what: `revision ${name}`, parse: parseRevision };
   return map(await readOne(cluster, { namespace, name }, source), (revision) => revision ?? "absent");
+}
+
+function listLivingPools(
+  cluster: Cluster,
+  poolVersion: string,
+  place: PoolPlace,
+): Promise<Read<readonly LivingPool[]>> {
+  const source = { type: poolsOf(poolVersion), what: "the list of pools", parse: parseLivingPool, whose: "a pool's" };
+  return readAll(cluster, place, { ...source, metadataOnly: true });
+}
+
+const livingPoolSchema = z.object({
+  metadata: z.object({ namespace: z.string().min(1), name: z.string().min(1), uid: z.string().min(1) }),
+});
+
+function parseLivingPool(object: unknown): LivingPool | undefined {
+  return livingPoolSchema.safeParse(object).data?.metadata;
 }
 
 interface Source<T> {
@@ -358,7 +401,7 @@ interface ListSource<T> extends Source<T>, ListOptions {
 /** The objects of the pool's namespace; one that cannot be read makes the list unreadable. */
 async function readAll<T>(
   cluster: Cluster,
-  { namespace }: Pool,
+  { namespace }: Pick<PoolPlace, "namespace">,
   { type, what, parse, whose, ...options }: ListSource<T>,
 ): Promise<Read<readonly T[]>> {
   const answer = await cluster.list(type, { namespace }, options);

@@ -5,9 +5,9 @@ import { CLAIM_ANNOTATION } from "../planning/names.ts";
 import { type ActionKind, describeAction, type Limits, type Observation, type Plan } from "../planning/plan.ts";
 import { type Announcement, type PassFailure, reportStatus } from "../planning/status.ts";
 import { announce } from "./announce.ts";
-import { announceOutcomes, applyPlan, countDone, failuresOf, isOvertaken, type Outcome } from "./apply.ts";
+import { announceOutcomes, applyGone, applyPlan, countDone, failuresOf, isOvertaken, type Outcome } from "./apply.ts";
 import type { ApiFailure, Cluster } from "./cluster.ts";
-import { type Look, lookAt, type PoolPlace } from "./observe.ts";
+import { type Look, lookAt, lookForStrays, type PoolPlace } from "./observe.ts";
 
 /** Looks of one pass; what is not settled by then goes on in the next pass. */
 const LOOKS_MAX = 12;
@@ -108,7 +108,8 @@ async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
     now: deps.now,
   });
   run.look = look;
-  if (look.kind !== "planned") return look.kind === "gone" ? "settled" : "stopped";
+  if (look.kind === "gone") return deps.wide ? freeStrays(place, run, deps) : "settled";
+  if (look.kind !== "planned") return "stopped";
   const { seen, plan, poolVersion } = look;
   run.resourceVersion = seen.pool.resourceVersion;
   run.decisions.push(...decisionsOf(seen, plan).filter((decision) => run.decisions.at(-1) !== decision));
@@ -121,6 +122,23 @@ async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
   run.outcomes.push(...applied.outcomes);
   run.announcements.push(...plan.announcements, ...announceOutcomes(seen, applied.outcomes));
   return judgeOutcomes(run, { seen, plan, outcomes: applied.outcomes });
+}
+
+/** A pool that is not there may have left machines behind that wait for it. */
+async function freeStrays(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
+  const { cluster, sleep, writeTimeLeftMs } = deps;
+  const looked = await lookForStrays(cluster, place);
+  if (looked.kind === "unreadable") {
+    run.look = looked;
+    return "stopped";
+  }
+  const { actions, reasons } = looked.plan;
+  run.decisions.push(...reasons, ...actions.map((action) => describeAction(place.name, action)));
+  if (deps.mode === "observe" || actions.length === 0) return "settled";
+  const seen = { pool: { namespace: place.namespace, uid: undefined } };
+  run.outcomes.push(...(await applyGone(looked.plan, { cluster, seen, sleep, writeTimeLeftMs })));
+  const isDone = run.outcomes.every(({ result }) => result === "done" || result === "already");
+  return isDone || failuresOf(run.outcomes).length > 0 ? "settled" : "stopped";
 }
 
 /** Whether to look again: after acting and after being overtaken, yes; after a refusal only to close the claim. */
@@ -179,7 +197,7 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
       status: undefined,
       statusChanged: false,
       unreadable: unread,
-      again: unread !== undefined && acted,
+      again: (unread !== undefined && acted) || (unread === undefined && !run.complete),
     };
   }
   const { seen, plan, poolVersion } = look;

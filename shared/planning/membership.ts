@@ -12,6 +12,8 @@ export interface Membership {
   readonly relabelled: readonly Vm[];
   /** Controlled by no pool, still with the pool's finalizer, and pointing to this pool. */
   readonly detached: readonly Vm[];
+  /** Still with the finalizer, and controlled by an earlier pool of this name; or by a later one, if this pool is gone by now. */
+  readonly bereft: readonly Vm[];
   /** Ordinals whose name exists in the namespace as far as seen, whoever owns the object. */
   readonly taken: ReadonlySet<number>;
 }
@@ -33,6 +35,7 @@ export function sortMembership(
     members: owned.filter((vm) => selector.matches(vm.labels)),
     relabelled: owned.filter((vm) => !selector.matches(vm.labels)),
     detached: vms.filter((vm) => isLeftBehind(vm, pool, selector)),
+    bereft: vms.filter((vm) => isBereft(vm, pool)),
     taken: new Set(vms.map(({ ordinal }) => ordinal).filter((ordinal) => ordinal !== undefined)),
   };
 }
@@ -46,6 +49,13 @@ export function isLeftBehind(vm: Vm, pool: Pool, selector: ParsedSelector | unde
   if (revision !== undefined) return isRevisionOf(pool.name, revision);
   const isNamedLikeOurs = vm.ordinal !== undefined;
   return isNamedLikeOurs && selector?.matches(vm.labels) === true;
+}
+
+/** Another pool of the same name controls it, or did: two of them never live at the same time. */
+export function isBereft(vm: Vm, pool: Pool): boolean {
+  const controller = controllerOf(vm);
+  if (controller === undefined || !isPoolOwner(controller) || !vm.finalizers.includes(POOL_FINALIZER)) return false;
+  return controller.name === pool.name && controller.uid !== pool.uid;
 }
 
 type Named = Pick<Vm, "name" | "uid">;

@@ -44,6 +44,11 @@ export function revisionName(poolName: string, generation: number): string {
   return `${poolName}-${generation}`;
 }
 
+/** The pools that a revision of this name can be of, the likelier one first: the hash at its end may be a number, too. */
+export function poolsOfRevision(label: string): readonly string[] {
+  return [/^(.+)-\d+-[0-9a-f]{8}$/, /^(.+)-\d+$/].flatMap((form) => form.exec(label)?.slice(1) ?? []);
+}
+
 /** Whether a revision label could have been written for the pool of this name. */
 export function isRevisionOf(poolName: string, label: string | undefined): boolean {
   if (label === undefined || !label.startsWith(`${poolName}-`)) return false;

@@ -15,7 +15,7 @@ import {
 import { planDiskCare, unfitDisks } from "./disks.ts";
 import { describeProblems } from "./errors.ts";
 import { type Healing, planHealing } from "./healing.ts";
-import { byNameAndUid, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
+import { byNameAndUid, isBereft, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
 import {
   type Disk,
   type Instance,
@@ -32,6 +32,7 @@ import { keepsDisks, planScaleIn, type ScaleIn, scaleInHold } from "./scale-in.t
 import { planScaleOut, type ScaleOut } from "./scale-out.ts";
 import { compareText } from "./selector.ts";
 import type { Announcement } from "./status.ts";
+import type { LivingPool } from "./strays.ts";
 import { templateHash } from "./template-change.ts";
 import { byMachine, isRolledOut, planUpdate, type Update } from "./update.ts";
 import type { Verdict } from "./verdict.ts";
@@ -63,12 +64,23 @@ export interface Observation {
   readonly keptDisks: readonly Disk[] | undefined;
   /** UID of the pool's namespace; empty when it may not be read, undefined when it was not. */
   readonly namespaceUid: string | undefined;
+  /** All pools of the namespace, read after the machines; undefined when they were not read. */
+  readonly livingPools: readonly LivingPool[] | undefined;
   readonly ledger: Ledger;
 }
 
 /** What observe must read in addition before a decision is possible. */
 export type Need =
-  | { readonly read: "namespaceVms" | "instances" | "looseInstances" | "liveUpdates" | "keptDisks" | "namespace" }
+  | {
+      readonly read:
+        | "namespaceVms"
+        | "instances"
+        | "looseInstances"
+        | "liveUpdates"
+        | "keptDisks"
+        | "namespace"
+        | "livingPools";
+    }
   | { readonly read: "revisions"; readonly names: readonly string[] }
   /** `specs` of machines of which only metadata are known. */
   | { readonly read: "specs" | "disks"; readonly vms: readonly Vm[] };
@@ -150,7 +162,9 @@ export function planPass(seen: Observation, limits: Limits): Plan {
   if (seen.pool.deleting) return { ...planDeletion(seen), members: undefined };
   const { verdict } = seen;
   if (!verdict.legal) {
-    return { ...NOTHING, reasons: [`held: ${describeProblems(verdict.problems)}`], members: undefined };
+    const parting = planParting(seen);
+    const held = `held: ${describeProblems(verdict.problems)}`;
+    return { ...parting, reasons: [held, ...parting.reasons], members: undefined };
   }
   const parts = sortMembership(seen.pool, verdict.selector, seen);
   const upkeep = planUpkeep(seen, parts);
@@ -165,23 +179,53 @@ export function planPass(seen: Observation, limits: Limits): Plan {
   };
 }
 
+/**
+ * Of an illegal pool nothing is changed but what somebody deletes, which would hang until its owner corrects the pool. What
+ * becomes of disks stands in a part of the spec of its own: where that cannot be read they are kept.
+ */
+function planParting(seen: Observation): Part {
+  const { pool, namespaceVms = [] } = seen;
+  const vms = namespaceVms.filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER)).sort(byNameAndUid);
+  const leaving = vms.filter((vm) => isOwnedBy(vm, pool));
+  const care = planDiskCare({ seen, leaving, live: [], released: [] });
+  const bereft = freeBereft(
+    seen,
+    vms.filter((vm) => isBereft(vm, pool)),
+  );
+  const needs = [...care.needs, ...bereft.needs];
+  const drops = [...care.free, ...vms.filter((vm) => isLeftBehind(vm, pool, undefined))];
+  const why = "it is being deleted";
+  const actions = [...care.actions, ...drops.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const)];
+  return { ...NOTHING, needs, reasons: care.reasons, actions: needs.length > 0 ? [] : [...actions, ...bereft.actions] };
+}
+
+/** Another pool of the same name is gone for good once this one is seen to live after its machines were. */
+function freeBereft({ pool, livingPools }: Observation, bereft: readonly Vm[]): Part {
+  if (bereft.length > 0 && livingPools === undefined) return { ...NOTHING, needs: [{ read: "livingPools" }] };
+  const lives = livingPools?.some(({ uid }) => uid === pool.uid) === true;
+  const why = `an earlier pool ${pool.name} controlled it, which is gone`;
+  return { ...NOTHING, actions: lives ? bereft.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const) : [] };
+}
+
 /** Finishes machines on their way out and lets go of those that left; allowed in every state of the pool. */
-function planUpkeep(seen: Observation, { members, relabelled, detached }: Membership): Part {
+function planUpkeep(seen: Observation, { members, relabelled, detached, bereft }: Membership): Part {
   const isLive = ({ terminating }: Vm) => !terminating;
   const leaving = [...members, ...relabelled].filter((vm) => vm.terminating && vm.finalizers.includes(POOL_FINALIZER));
   const care = planDiskCare({ seen, leaving, live: members.filter(isLive), released: relabelled.filter(isLive) });
   const held = leaving.filter((vm) => !care.free.includes(vm));
   const released = relabelled.filter((vm) => !held.includes(vm));
   const finished = care.free.filter((vm) => !relabelled.includes(vm));
+  const others = freeBereft(seen, bereft);
   return {
     ...NOTHING,
-    needs: care.needs,
+    needs: [...care.needs, ...others.needs],
     reasons: care.reasons,
     actions: [
       ...care.actions,
       ...released.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
       ...detached.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "no pool controls it any more" }) as const),
       ...finished.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
+      ...others.actions,
     ],
   };
 }

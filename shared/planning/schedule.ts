@@ -21,10 +21,19 @@ export function resyncCause(
   now: number,
   { settledMinutes, everything }: ResyncRules,
 ): "sweep" | "resync" | undefined {
-  if (everything) return "sweep";
-  const slot = Number(BigInt(`0x${fnv1a(pool.uid)}`) % BigInt(settledMinutes));
-  if (Math.floor(now / MINUTE_MS) % settledMinutes === slot) return "sweep";
+  if (everything || isTurn(pool.uid, now, settledMinutes)) return "sweep";
   return isUnsettled(pool) ? "resync" : undefined;
+}
+
+/** Whether the machines of a cluster are looked through for those whose pool is gone: as often as a settled pool is looked at. */
+export function strayTurn(cluster: string, now: number, { settledMinutes, everything }: ResyncRules): boolean {
+  return everything || isTurn(cluster, now, settledMinutes);
+}
+
+/** Spread evenly over the minutes. */
+function isTurn(key: string, now: number, settledMinutes: number): boolean {
+  const slot = Number(BigInt(`0x${fnv1a(key)}`) % BigInt(settledMinutes));
+  return Math.floor(now / MINUTE_MS) % settledMinutes === slot;
 }
 
 /** Something is left to do or to wait for, as far as the pool itself shows. */

@@ -32,6 +32,7 @@ import {
 } from "../support/transport-objects.ts";
 
 const POOL = `GET ${poolPath()}`;
+const POOLS = poolPath().replace("/web", "");
 const ALL_ACKNOWLEDGED = { batchItemFailures: [] };
 const METADATA = expect.stringContaining("as=PartialObjectMetadataList");
 
@@ -281,6 +282,66 @@ it("has nothing to tell about a pool that is gone", async () => {
 
   expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
   expect([...mailbox.sent, ...bus.published]).toEqual([]);
+});
+
+it("lets the machines go that a pool which is gone has left behind", async () => {
+  const stray = aVm(0, { deletionTimestamp: "2026-05-01T11:00:00Z" });
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, refusal(404, "NotFound")),
+    on(`GET ${VMS}`, aList([stray, aVm(0, { pool: "api" })])),
+    on(`GET ${POOLS}`, aList([aPool({ name: "api" })])),
+    on(`PATCH ${VMS}/web-0`, ok({})),
+  );
+  const { run, log, mailbox, bus } = aReconcile({ west: { wire } });
+
+  expect(await run(aMessage({ cause: "sweep" }))).toEqual(ALL_ACKNOWLEDGED);
+  // The order is what makes it safe: a pool that the later list lacks is gone for good.
+  expect(linesOf(wire).slice(-3)).toEqual([`GET ${VMS}`, `GET ${POOLS}`, `PATCH ${VMS}/web-0`]);
+  expect(writesOf(wire).map(({ body }) => body)).toEqual([
+    { metadata: { uid: "vm-0-of-web", resourceVersion: "50", finalizers: [] } },
+  ]);
+  expect(log.at("info")).toEqual(["pass decided"]);
+  expect([...mailbox.sent, ...bus.published]).toEqual([]);
+});
+
+it.each([
+  ["the list of machines", refusal(500, "InternalError"), aList([])],
+  ["the list of pools", aList([aVm(0)]), refusal(403, "Forbidden")],
+])("lets no machine go when %s cannot be read", async (what, machines, pools) => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, refusal(404, "NotFound")),
+    on(`GET ${VMS}`, machines),
+    ...(what === "the list of pools" ? [on(`GET ${POOLS}`, pools)] : []),
+  );
+  const { run, log } = aReconcile({ west: { wire } });
+
+  expect(await run(aMessage({ cause: "sweep" }))).toEqual(ALL_ACKNOWLEDGED);
+  expect(writesOf(wire)).toEqual([]);
+  expect(log.at("warn")).toEqual(["pool cannot be read"]);
+});
+
+it("looks again when a machine of a pool that is gone was changed meanwhile", async () => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, refusal(404, "NotFound")),
+    on(`GET ${VMS}`, aList([aVm(0)])),
+    on(`GET ${POOLS}`, aList([])),
+    on(`PATCH ${VMS}/web-0`, refusal(409, "Conflict")),
+  );
+  const { run, mailbox } = aReconcile({ west: { wire } });
+
+  await run(aMessage({ cause: "sweep" }));
+  expect(mailbox.sent.map(({ wakeUp }) => wakeUp)).toEqual([aWakeUp({ cause: "sweep" })]);
+});
+
+it("asks for no more where no machine waits for its pool", async () => {
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, refusal(404, "NotFound")), on(`GET ${VMS}`, aList([])));
+  const { run } = aReconcile({ west: { wire } });
+
+  await run(aMessage({ cause: "vm" }));
+  expect(linesOf(wire).at(-1)).toBe(`GET ${VMS}`);
 });
 
 it("holds an illegal pool: an event and a status say why, nothing else is written", async () => {

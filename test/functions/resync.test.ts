@@ -1,4 +1,4 @@
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { createResync } from "../../functions/resync.ts";
 import { deduplicationIdOf, groupIdOf } from "../../shared/events/wake-ups.ts";
 import type { ResyncRules } from "../../shared/planning/schedule.ts";
@@ -15,14 +15,22 @@ import {
   silence,
   type Wire,
 } from "../support/transport.ts";
-import { aList, aPool, aSettledPool, DISCOVERY, NOW, served } from "../support/transport-objects.ts";
+import { aList, aPool, aSettledPool, aVm, DISCOVERY, NOW, served } from "../support/transport-objects.ts";
 
 const MINUTE_MS = 60_000;
 const ALL_POOLS = "GET /apis/pool.kubevirt.io/v1beta1/virtualmachinepools";
 
-/** A cluster with these pools. */
+const ALL_MACHINES = "GET /apis/kubevirt.io/v1/virtualmachines";
+/** A cluster whose machines are not looked through at `NOW`, where the schedule does so every ten minutes. */
+const QUIET = "quiet";
+
+/** A cluster with these pools, and no machines. */
 function aWireWith(...pools: readonly object[]): Wire {
-  return aWire(on(DISCOVERY, served("v1beta1")), on(ALL_POOLS, aList(pools)));
+  return aWireOf(pools, aList([]));
+}
+
+function aWireOf(pools: readonly object[], machines: Reply): Wire {
+  return aWire(on(DISCOVERY, served("v1beta1")), on(ALL_POOLS, aList(pools)), on(ALL_MACHINES, machines));
 }
 
 function aResync(clusters: Readonly<Record<string, Registered>>, rules: Partial<ResyncRules> = {}) {
@@ -127,7 +135,7 @@ it("sends wake-ups that merge with others of the same second, pool and width", a
 
 it("lists a cluster with one request once its version is known", async () => {
   const wire = aWireWith(aPool());
-  const { run } = aResync({ west: { wire } });
+  const { run } = aResync({ [QUIET]: { wire } });
   await run();
   await run();
 
@@ -156,12 +164,79 @@ it("lists only the namespaces that the entry names", async () => {
   expect(mailbox.sent.map(({ wakeUp }) => wakeUp.namespace)).toEqual(["ci", "prod"]);
 });
 
+describe("machines whose pool is gone", () => {
+  const strays = aList([aVm(0, { pool: "old" }), aVm(1, { pool: "old" }), aVm(0)]);
+
+  it("are looked for every ten minutes, by their metadata, and wake that pool for the full look", async () => {
+    const wire = aWireOf([aSettledPool()], strays);
+    const { run, clock, mailbox, log } = aResync({ west: { wire } });
+    for (let minute = 0; minute < 10; minute += 1, clock.now += MINUTE_MS) await run();
+
+    const sent = wire.sent.filter(({ path }) => path.includes("/virtualmachines?"));
+    expect(sent).toHaveLength(1);
+    expect(sent.map(queryOf)).toMatchObject([{ labelSelector: "kubevirt.io/vm-pool-revision-name", limit: "1000" }]);
+    expect(sent[0]?.accept).toContain("PartialObjectMetadataList");
+    const woken = mailbox.sent.filter(({ wakeUp }) => wakeUp.name === "old");
+    expect(woken.map(({ wakeUp }) => wakeUp)).toEqual([aWakeUp({ name: "old", cause: "sweep" })]);
+    expect(log.at("info")).toEqual(["a pool is gone and has left machines behind"]);
+  });
+
+  it("count among what is woken", async () => {
+    const { run } = aResync({ west: { wire: aWireOf([aSettledPool()], strays) } }, { everything: true });
+
+    expect(await run()).toEqual({ clusters: 1, unreachable: 0, pools: 1, woken: 2 });
+  });
+
+  it("are looked for when there is no pool at all", async () => {
+    const { run, mailbox } = aResync({ west: { wire: aWireOf([], strays) } }, { everything: true });
+
+    expect(await run()).toMatchObject({ pools: 0, woken: 2 });
+    expect(mailbox.sent.map(({ wakeUp }) => wakeUp.name)).toEqual(["old", "web"]);
+  });
+
+  it("are looked for in the namespaces that the entry names", async () => {
+    const pools = on("GET /apis/pool.kubevirt.io/v1beta1/namespaces/ci/virtualmachinepools", aList([]));
+    const machines = on("GET /apis/kubevirt.io/v1/namespaces/ci/virtualmachines", strays);
+    const wire = aWire(on(DISCOVERY, served("v1beta1")), pools, machines);
+    const { run } = aResync({ west: { wire, access: { namespaces: ["ci"] } } }, { everything: true });
+
+    expect(await run()).toMatchObject({ woken: 2 });
+  });
+
+  it("wake nobody when the list of pools broke off: all would look as if theirs were gone", async () => {
+    const wire = aWire(on(DISCOVERY, served("v1beta1")), on(ALL_POOLS, refusal(500, "InternalError")));
+    const { run, mailbox } = aResync({ west: { wire } }, { everything: true });
+
+    expect(await run()).toMatchObject({ unreachable: 1, woken: 0 });
+    expect(mailbox.sent).toEqual([]);
+  });
+
+  it.each([
+    ["fails", refusal(500, "InternalError")],
+    ["is forbidden", refusal(403, "Forbidden")],
+    ["is nonsense", ok("<html>")],
+  ])("wake nobody when their list %s, and the pools are woken all the same", async (_how, reply) => {
+    const { run, mailbox, log } = aResync({ west: { wire: aWireOf([aPool()], reply) } }, { everything: true });
+
+    expect(await run()).toEqual({ clusters: 1, unreachable: 0, pools: 1, woken: 1 });
+    expect(mailbox.sent.map(({ wakeUp }) => wakeUp.name)).toEqual(["web"]);
+    expect(log.at("warn")).toEqual(["machines without a pool cannot be looked for"]);
+  });
+
+  it("keep no pool waiting when their list does not end", async () => {
+    const { run, mailbox } = aResync({ west: { wire: aWireOf([aPool()], silence) } }, { everything: true });
+
+    expect(await run(5_050)).toMatchObject({ pools: 1, woken: 1 });
+    expect(mailbox.sent.map(({ wakeUp }) => wakeUp.name)).toEqual(["web"]);
+  });
+});
+
 it("reads all pages of a long list", async () => {
   const wire = aWire(
     on(DISCOVERY, served("v1beta1")),
     on(ALL_POOLS, aList([aPool()], "next"), aList([aPool({ name: "api" })])),
   );
-  const { run } = aResync({ west: { wire } });
+  const { run } = aResync({ [QUIET]: { wire } });
 
   expect(await run()).toMatchObject({ pools: 2, woken: 2 });
   expect(wire.sent.slice(1).map((request) => queryOf(request)["continue"])).toEqual([undefined, "next"]);

@@ -108,5 +108,9 @@ function readNothing(seen: Observation, need: Need): Partial<Observation> {
       return { keptDisks: [] };
     case "namespace":
       return { namespaceUid: "ns-uid" };
+    case "livingPools": {
+      const { namespace, name, uid } = seen.pool;
+      return { livingPools: [{ namespace, name, uid }] };
+    }
   }
 }

@@ -35,6 +35,7 @@ import {
   aSpec,
   aVm,
   deepFreeze,
+  EARLIER_POOL_UID,
   type Json,
   NOW,
   OTHER_POOL_UID,
@@ -108,7 +109,7 @@ const vms: fc.Arbitrary<readonly Vm[]> = fc
   .uniqueArray(
     fc.record({
       ordinal: fc.nat(ORDINAL_MAX),
-      pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, null),
+      pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, EARLIER_POOL_UID, null),
       terminating: fc.constantFrom(false, false, false, true),
       ready: fc.boolean(),
       labels: fc.constantFrom({ app: "web" }, { app: "web" }, { app: "web" }, { app: "gone" }),
@@ -262,7 +263,8 @@ describe("every plan", () => {
         const controller = controllerOf(vm);
         const isBound = controller !== undefined && isPoolOwner(controller);
         expect(vm.finalizers).toContain(POOL_FINALIZER);
-        expect(isBound ? isOwnedBy(vm, seen.pool) && (vm.terminating || seen.pool.deleting) : true).toBe(true);
+        const isGoing = isOwnedBy(vm, seen.pool) && (vm.terminating || seen.pool.deleting);
+        expect(isBound ? isGoing || controller.uid === EARLIER_POOL_UID : true).toBe(true);
       }
       if (kindsOf(plan).includes("dropPoolFinalizer")) expect(seen.pool.deleting).toBe(true);
     }));
@@ -308,7 +310,9 @@ describe("every plan", () => {
       const plan = planRead(seen, limit);
       if (!isFree(seen)) expect(createsOf(plan)).toEqual([]);
       if (!isFree(seen) && !isCollecting(seen)) expect(deletesOf(plan)).toEqual([]);
-      if (!seen.verdict.legal && !seen.pool.deleting) expect(plan.actions).toEqual([]);
+      if (seen.verdict.legal || seen.pool.deleting) return;
+      expect(kindsOf(plan).filter((kind) => kind !== "changeDisk" && kind !== "dropVmFinalizer")).toEqual([]);
+      expect(targetsOf(plan, "dropVmFinalizer").filter(({ terminating }) => !terminating)).toEqual([]);
     }));
 
   it("claims before it acts, and revokes before it drops a claim", () =>

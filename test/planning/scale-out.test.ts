@@ -1,7 +1,16 @@
 import { describe, expect, it } from "vitest";
 import type { Instance, Vm } from "../../shared/planning/model.ts";
 import { planPass } from "../../shared/planning/plan.ts";
-import { aClaim, anInstance, anObservation, aPoolWith, aVm, NOW, someVms } from "../support/builders.ts";
+import {
+  aClaim,
+  anInstance,
+  anObservation,
+  aPoolWith,
+  aVm,
+  NOW,
+  OTHER_POOL_UID,
+  someVms,
+} from "../support/builders.ts";
 import { ACTING, CLOSING, claimedOrdinals, createsOf, kindsOf, planOf } from "./plans.ts";
 
 interface Case {
@@ -30,7 +39,7 @@ const CASES: readonly Case[] = [
   {
     it: "skips a name that another pool's machine has",
     replicas: 1,
-    vms: [aVm(0, { pool: "another-uid", labels: { app: "database" } })],
+    vms: [aVm(0, { pool: OTHER_POOL_UID, labels: { app: "database" } })],
     creates: [1],
   },
   {

@@ -1,12 +1,16 @@
 import { describe, expect, it } from "vitest";
+import { claimedObject } from "../../shared/planning/claim.ts";
 import type { Vm } from "../../shared/planning/model.ts";
 import { POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { ownerReferenceTo } from "../../shared/planning/template.ts";
 import {
+  aClaim,
+  aDisk,
   anOwner,
   aPool,
   aPoolWith,
   aVm,
+  EARLIER_POOL_UID,
   type Json,
   KUBEVIRT_FINALIZER,
   LABELS,
@@ -14,7 +18,7 @@ import {
   POOL_UID,
   someVms,
 } from "../support/builders.ts";
-import { createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
+import { claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
 
 const gone = { app: "gone" } as const;
 
@@ -43,6 +47,16 @@ describe("a machine whose labels left the pool", () => {
 
   it("is released while it is being deleted", () => {
     expect(namesOf(planOf({ vms: [aVm(0, { labels: gone, terminating: true })] }), "releaseVm")).toEqual(["web-0"]);
+  });
+
+  // The call that an earlier pass may still send carries the version from before the labels were changed: it misses.
+  it("is released, not deleted, while the pool shrinks, though an earlier pass had chosen it to go", () => {
+    const claim = aClaim({ generation: 2, delete: [claimedObject(aVm(2), 2)] });
+    const pool = aPoolWith({ replicas: 2 }, { generation: 2, claim });
+    const plan = planOf({ pool, vms: [aVm(0), aVm(1), aVm(2, { labels: gone })] });
+    expect(namesOf(plan, "releaseVm")).toEqual(["web-2"]);
+    expect(kindsOf(plan)).toEqual(["releaseVm", "writeClaim"]);
+    expect(claimIn(plan)?.delete).toEqual([]);
   });
 
   it("is not counted as a machine of the pool", () => {
@@ -92,11 +106,6 @@ const CASES: readonly Case[] = [
   {
     it: "leaves a machine of another pool alone though the selector matches",
     vm: aVm(0, { pool: OTHER_POOL_UID }),
-    dropped: false,
-  },
-  {
-    it: "leaves the machine of an earlier pool of the same name to the garbage collector",
-    vm: aVm(0, { pool: "earlier-uid" }),
     dropped: false,
   },
   {
@@ -241,9 +250,93 @@ describe("two pools with overlapping selectors", () => {
   });
 });
 
+describe("a machine of an earlier pool of the same name", () => {
+  const pool = aPoolWith({ replicas: 0 });
+  const self = { namespace: "default", name: "web", uid: POOL_UID };
+  const vms = [aVm(0, { pool: EARLIER_POOL_UID }), aVm(1, { pool: EARLIER_POOL_UID, terminating: true })];
+
+  it("is let go once this pool is seen to live after the machine was seen: there is no other then", () => {
+    const plan = planOf({ pool, vms, livingPools: [self] });
+    expect(kindsOf(plan)).toEqual(["dropVmFinalizer", "dropVmFinalizer"]);
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
+  });
+
+  it("makes the pass ask which pools live", () => {
+    expect(planOf({ pool, vms })).toMatchObject({ needs: [{ read: "livingPools" }], actions: [] });
+  });
+
+  it("stays where it is when this pool is gone by now: its own may be the one that came after", () => {
+    const livingPools = [{ ...self, uid: EARLIER_POOL_UID }];
+    expect(planOf({ pool, vms, livingPools })).toMatchObject({ needs: [], actions: [] });
+  });
+
+  it("is not asked after when it is free already", () => {
+    const plan = planOf({ pool, vms: [aVm(0, { pool: EARLIER_POOL_UID, finalizers: [KUBEVIRT_FINALIZER] })] });
+    expect(plan).toMatchObject({ needs: [], actions: [] });
+  });
+
+  it("is no machine of this pool, and its name is taken", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }), vms: vms.slice(0, 1), livingPools: [self] });
+    expect(plan.members).toEqual([]);
+    expect(createsOf(plan)).toEqual([1]);
+  });
+});
+
+describe("of an illegal pool", () => {
+  const illegal = aPoolWith({ maxUnavailable: "0%" });
+  const DELETED = { terminating: true } as const;
+
+  it("a machine that somebody deletes is let go, and nothing else is done", () => {
+    const vms = [aVm(0, DELETED), aVm(1), aVm(2, { labels: gone }), aVm(3, { pool: null })];
+    const plan = planOf({ pool: illegal, vms });
+    expect(kindsOf(plan)).toEqual(["dropVmFinalizer"]);
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
+    expect(plan).toMatchObject({ members: undefined, announcements: [] });
+    expect(plan.reasons).toEqual([expect.stringMatching(/^held: spec.maxUnavailable/)]);
+  });
+
+  it("a deleted machine is let go whatever its labels, and when no pool controls it any more", () => {
+    const vms = [aVm(0, { ...DELETED, labels: gone }), aVm(1, { ...DELETED, pool: null })];
+    expect(namesOf(planOf({ pool: illegal, vms }), "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
+  });
+
+  it("a deleted machine is let go though the spec is garbage", () => {
+    expect(namesOf(planOf({ pool: aPool({ spec: "" }), vms: [aVm(0, DELETED)] }), "dropVmFinalizer")).toEqual([
+      "web-0",
+    ]);
+  });
+
+  it("a deleted machine of another pool stays bound", () => {
+    expect(planOf({ pool: illegal, vms: [aVm(0, { ...DELETED, pool: OTHER_POOL_UID })] }).actions).toEqual([]);
+  });
+
+  it("a deleted machine of an earlier pool of its name is let go", () => {
+    const livingPools = [{ namespace: "default", name: "web", uid: POOL_UID }];
+    const plan = planOf({ pool: illegal, vms: [aVm(0, { ...DELETED, pool: EARLIER_POOL_UID })], livingPools });
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
+  });
+
+  it.each([
+    ["a preservation that the rest of the spec makes illegal", "Offline"],
+    ["a preservation that nobody knows", "Sometimes"],
+  ])("a deleted machine's disks are released first, by %s", (_what, statePreservation) => {
+    const pool = aPoolWith({ maxUnavailable: "0%", scaleInStrategy: { proactive: { statePreservation } } });
+    const vm = aVm(0, DELETED);
+    expect(planOf({ pool, vms: [vm] })).toMatchObject({ needs: [{ read: "disks" }], actions: [] });
+    const plan = planOf({ pool, vms: [vm], disks: new Map([[vm.uid, [aDisk(0)]]]) });
+    expect(kindsOf(plan)).toEqual(["changeDisk", "dropVmFinalizer"]);
+    expect(plan.actions[0]).toMatchObject({ released: true });
+  });
+
+  it("nothing is done in a look that has not seen the namespace's machines", () => {
+    expect(planOf({ pool: illegal, vms: [aVm(0, DELETED)], narrow: true })).toMatchObject({ needs: [], actions: [] });
+  });
+});
+
 describe("who controls a machine", () => {
   it("is told by UID, not by name", () => {
-    expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms: [aVm(0, { pool: "earlier-uid" })] }).members).toEqual([]);
+    const vms = [aVm(0, { pool: EARLIER_POOL_UID })];
+    expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms }).members).toEqual([]);
   });
 
   it("is the same whatever version of the pool API its reference names", () => {

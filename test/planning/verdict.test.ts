@@ -235,7 +235,7 @@ const ILLEGAL: readonly Illegal[] = [
 describe("an illegal pool", () => {
   for (const { it: name, spec, says } of ILLEGAL) {
     it(`is held for ${name}, and the message names field and expectation`, () => {
-      const plan = planOf({ pool: aPool({ spec }), vms: [aVm(0), aVm(1, { terminating: true })] });
+      const plan = planOf({ pool: aPool({ spec }), vms: [aVm(0), aVm(1)] });
       expect(plan).toMatchObject({ needs: [], actions: [], members: undefined });
       expect(plan.reasons).toHaveLength(1);
       expect(plan.reasons[0]).toMatch(/^held: /);

@@ -17,7 +17,7 @@ import {
   REVOKED_ANNOTATION,
 } from "../../shared/planning/names.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
-import { anOwner, KUBEVIRT_FINALIZER, LABELS, NOW } from "../support/builders.ts";
+import { anOwner, KUBEVIRT_FINALIZER, LABELS, NOW, OTHER_POOL_UID } from "../support/builders.ts";
 
 /** What happens to a call. `late` answers are lost and the call lands later or never; `busy` ones ask for a retry as well. */
 export type Fate = "answer" | "lose" | "late" | "busy" | "drop" | "refuse";
@@ -194,7 +194,7 @@ export async function createWorld(beginning: Beginning): Promise<World> {
   };
   remember();
   // A machine of another pool whose labels match all the same.
-  addVm({ name: "other-0", owner: "99999999-other-pool", revision: "other-1", finalizers: [POOL_FINALIZER] });
+  addVm({ name: "other-0", owner: OTHER_POOL_UID, revision: "other-1", finalizers: [POOL_FINALIZER] });
   if (beginning.grown) await grow();
 
   return { play, converge, live: () => liveOf(last(), pool?.uid).size, writes: () => writes };
@@ -363,6 +363,8 @@ export async function createWorld(beginning: Beginning): Promise<World> {
         if (type.plural === "controllerrevisions")
           return ask("list revisions", true, () => answered([...revisions.values()]));
         if (type.plural === "virtualmachineinstances") return ask("list instances", true, () => answered([]));
+        if (type.plural === "virtualmachinepools")
+          return ask("list pools", true, () => answered([...(pool === undefined ? [] : [poolJson(pool)]), OTHER_POOL]));
         return ask(options.metadataOnly === true ? "list metadata" : "list", true, () => answered(listed(options)));
       },
       create: (type, _at, object) => {
@@ -567,7 +569,8 @@ export async function createWorld(beginning: Beginning): Promise<World> {
       fail(`${before.name} is touched, which is none of ours (invariant 6)`);
     if (lost.length === 0 || before.owner !== after.owner) return;
     const leftBehind = before.owner === undefined && isRevisionOf("web", before.labels[REVISION_LABEL]);
-    if (!leftBehind && !(wasOurs && (before.terminating || wasDeleting)))
+    const isBereft = before.owner !== undefined && before.owner !== OTHER_POOL_UID && before.owner !== pool?.uid;
+    if (!leftBehind && !isBereft && !(wasOurs && (before.terminating || wasDeleting)))
       fail(`the finalizer of ${before.name} is dropped, which is not ours to free (invariant 1)`);
   }
 
@@ -978,6 +981,9 @@ function describe(patch: Patch): string {
 function microtasks(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
+
+/** The metadata of the pool that lives beside this one. */
+const OTHER_POOL = { metadata: { namespace: "default", name: "other", uid: OTHER_POOL_UID } };
 
 function poolJson(pool: StoredPool): object {
   const {

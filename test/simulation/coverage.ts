@@ -22,6 +22,8 @@ export const SIGHTS = [
   "a machine is released",
   "a deleted machine is freed",
   "a detached machine is freed",
+  "a machine is freed whose pool is gone",
+  "a deleted machine of an illegal pool is freed",
   "a pool is let go",
   "a revision is created",
   "a revision is pruned",

@@ -19,7 +19,10 @@ export function judgeDisk(change: Change, facts: Case): string | undefined {
   const machine = controllerOf(before);
   const owner = machine === undefined ? undefined : ownerIn(change, facts, machine);
   if (machine === undefined || owner === undefined) return "invariant 1: a disk that is not of the pool's machines";
-  const served = windowOf(change, facts, owner).filter(({ phase }) => phase === "legal" || phase === "leaving");
+  // Of an illegal pool only the disks of machines that somebody deletes.
+  const isServed = ({ phase }: State) =>
+    phase === "legal" || phase === "leaving" || (phase === "illegal" && isLeaving(machine, facts));
+  const served = windowOf(change, facts, owner).filter(isServed);
   if (served.length === 0) return "invariant 7: a disk of an illegal pool is touched";
   const may = (keeps: boolean) => served.some((state) => state.keeps === keeps);
   const [gone, added] = [without(before, after), without(after, before)];

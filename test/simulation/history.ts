@@ -126,7 +126,9 @@ export function createHistory(): History {
       const pool = tableOf("virtualmachinepools").get(uid);
       const known = states.get(uid) ?? [];
       const last = known.at(-1);
-      if (pool === undefined && last?.phase === "gone" && last.machines.size === 0) continue;
+      // A machine that was being created may come after its pool went.
+      const hasMachines = () => [...tableOf("virtualmachines").values()].some((vm) => controllerOf(vm) === uid);
+      if (pool === undefined && last?.phase === "gone" && last.machines.size === 0 && !hasMachines()) continue;
       const state = stateOf({ uid, name, pool, tableOf, templateOf, meaningOf });
       if (last?.key !== state.key) states.set(uid, [...known, { ...state, sequence }]);
     }

@@ -198,7 +198,8 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   const wasRelabelled = isLegal && states.some(({ machines }) => machines.get(uid)?.isMember === false);
   if (isReleased && !wasRelabelled) return "invariant 1: a machine is released whose labels match";
   if (has(before) && !has(left)) {
-    const isDue = isTerminating(before) ? states.some(isServed) : states.some(({ phase }) => phase === "leaving");
+    // A pool that is gone does not come back: what still says that it controls the machine is nobody.
+    const isDue = states.some(({ phase }) => isTerminating(before) || phase === "leaving" || phase === "gone");
     const isFree = isReleased || isDue || isDetached(change, facts);
     return isFree ? undefined : "invariants 1, 6, 7: a machine loses its finalizer though nothing asks for it";
   }
@@ -207,18 +208,15 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   return isLegal ? undefined : "invariant 7: a machine of an illegal pool is touched";
 }
 
-/** Neither illegal nor gone. */
-function isServed({ phase }: State): boolean {
-  return phase === "legal" || phase === "leaving";
-}
-
-/** Whether no pool controls the machine, and it points to one that the pass has read. */
+/** Whether no pool controls the machine, and it points to one that the pass has read, and be it to find it gone. */
 function isDetached(change: Change, facts: Case): boolean {
   const { names } = facts.history;
-  if (names.has(controllerOf(change.before ?? NOBODY) ?? "")) return false;
+  const { before = NOBODY } = change;
+  if (names.has(controllerOf(before) ?? "")) return false;
   return [...names].some(([uid, name]) => {
-    if (!windowOf(change, facts, uid).some(isServed)) return false;
-    return pointsTo(change.before ?? NOBODY, name);
+    // Of an illegal pool only those go that somebody deletes.
+    const mayGo = ({ phase }: State) => phase !== "illegal" || isTerminating(before);
+    return windowOf(change, facts, uid).some(mayGo) && pointsTo(before, name);
   });
 }
 
@@ -319,15 +317,19 @@ function isHealing({ after }: Change, states: readonly State[], machine: string)
 /** What is not as it should be when everything has come to rest; empty when the cluster matches. */
 export function mismatches(cluster: MemoryCluster): readonly string[] {
   const pools = objects(cluster, "virtualmachinepools");
-  // What somebody detached and took every trace of its pool from is nobody's any more.
+  // What somebody detached and took every trace of its pool from is nobody's any more; a name and labels are a trace for a
+  // pool that lives, whose selector says so.
+  const isTraced = (vm: KubeObject) =>
+    vm.metadata.labels?.[REVISION_LABEL] !== undefined || pools.some(({ metadata }) => pointsTo(vm, metadata.name));
   const vms = objects(cluster, "virtualmachines").filter(
-    (vm) => controllerOf(vm) !== undefined || POOL_NAMES.some((name) => pointsTo(vm, name)),
+    (vm) => controllerOf(vm) !== undefined || (POOL_NAMES.some((name) => pointsTo(vm, name)) && isTraced(vm)),
   );
   const leaving = [...pools, ...vms]
     .filter(isTerminating)
     .map(({ metadata }) => `${metadata.name} is still being deleted`);
   const left = vms
-    .filter((vm) => controllerOf(vm) === undefined && finalizersOf(vm).includes(POOL_FINALIZER))
+    .filter((vm) => !pools.some(({ metadata }) => metadata.uid === controllerOf(vm)))
+    .filter((vm) => finalizersOf(vm).includes(POOL_FINALIZER))
     .map(({ metadata }) => `${metadata.name} belongs to no pool and still has its finalizer`);
   const revisions = objects(cluster, "controllerrevisions");
   const hasRevision = (vm: KubeObject) =>
@@ -457,8 +459,8 @@ function isUncoveredCreate(cluster: MemoryCluster, body: unknown, now: number): 
   const metadata = isRecord(body) ? recordAt(body, "metadata") : {};
   const [owner] = Array.isArray(metadata["ownerReferences"]) ? metadata["ownerReferences"].filter(isRecord) : [];
   const pool = objects(cluster, "virtualmachinepools").find((entry) => entry.metadata.uid === owner?.["uid"]);
-  // Once its pool is let go the machine would be nobody's.
-  if (pool === undefined) return true;
+  // Once its pool is let go the machine would be nobody's. That of a pool which its user took away is a stray.
+  if (pool === undefined) return !wasTaken(cluster, String(owner?.["uid"]));
   const ordinal = Number(/\d+$/.exec(String(metadata["name"]))?.[0]);
   const claim = claimOf(pool);
   if (coversAll(claim, now)) return false;
@@ -467,6 +469,12 @@ function isUncoveredCreate(cluster: MemoryCluster, body: unknown, now: number): 
     const [first = "", last = first] = range.split("-");
     return first !== "" && Number(first) <= ordinal && ordinal <= Number(last);
   });
+}
+
+/** Somebody else ended the pool while it still had our finalizer. */
+function wasTaken({ store: { journal } }: MemoryCluster, uid: string): boolean {
+  const last = journal.findLast(({ before, after }) => before?.metadata.uid === uid && after === undefined);
+  return last?.actor.startsWith("reconcile ") === false && finalizersOf(last.before ?? NOBODY).includes(POOL_FINALIZER);
 }
 
 interface Guarded {

@@ -112,8 +112,11 @@ function startRun(seed: number, kinds: readonly Kind[]): Run {
   };
 }
 
-function sightsOfPass({ view, decisions, failures, complete }: PassResult): readonly Sight[] {
+function sightsOfPass({ outcome, view, actions, decisions, failures, complete }: PassResult): readonly Sight[] {
   const sights: Sight[] = [];
+  const isHeld = view?.seen.verdict.legal === false && !view.seen.pool.deleting;
+  if (outcome === "gone" && actions.dropVmFinalizer !== undefined) sights.push("a machine is freed whose pool is gone");
+  if (isHeld && actions.dropVmFinalizer !== undefined) sights.push("a deleted machine of an illegal pool is freed");
   if (decisions.some((text) => /machines that were being created may still appear/.test(text)))
     sights.push("a pass waits for unfinished creates");
   if (decisions.some((text) => /an unknown earlier pass/.test(text))) sights.push("a pass waits at first contact");

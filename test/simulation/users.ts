@@ -141,6 +141,7 @@ const POOL_ACTS = [
   "scribble",
   "unmanage",
   "delete",
+  "strip",
 ] as const;
 type PoolAct = (typeof POOL_ACTS)[number];
 const ROLL_OUT_ACTS = ["edit", "editGuest", "editTier", "editDisks", "updateStrategy", "budget"] as const;
@@ -351,6 +352,15 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
         take: () => void cluster.answer({ method: "DELETE", path, body: { propagationPolicy } }, ACTOR),
       };
     }
+    case "strip":
+      // Whoever does not want to wait: the pool is gone at once, and its machines know nothing of it.
+      return {
+        label: `user deletes ${name} and strips its finalizers`,
+        take() {
+          cluster.answer({ method: "DELETE", path, body: { propagationPolicy: "Background" } }, ACTOR);
+          change(cluster, path, { metadata: { finalizers: null } });
+        },
+      };
   }
 }
 

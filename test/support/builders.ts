@@ -16,12 +16,16 @@ import {
 } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL, revisionName, vmName } from "../../shared/planning/names.ts";
 import type { Observation } from "../../shared/planning/plan.ts";
+import type { LivingPool } from "../../shared/planning/strays.ts";
 import { templateHash } from "../../shared/planning/template-change.ts";
 import { judge } from "../../shared/planning/verdict.ts";
 
 /** 2026-11-22T10:00:00.000Z, the server's clock of every observation that does not say otherwise. */
 export const NOW = Date.UTC(2026, 10, 22, 10);
 export const POOL_UID = "11111111-aaaa-4bbb-8ccc-000000000001";
+/** Of a pool that was deleted before the one of its name was made. */
+export const EARLIER_POOL_UID = "44444444-aaaa-4bbb-8ccc-000000000004";
+/** Of the pool `other`. */
 export const OTHER_POOL_UID = "22222222-aaaa-4bbb-8ccc-000000000002";
 export const LABELS = { app: "web" } as const;
 /** What KubeVirt's own controller puts on every machine. */
@@ -255,7 +259,7 @@ export function anOwner(uid: string, overrides: Json = {}): Json {
   return {
     apiVersion: "pool.kubevirt.io/v1beta1",
     kind: "VirtualMachinePool",
-    name: "web",
+    name: uid === OTHER_POOL_UID ? "other" : "web",
     uid,
     controller: true,
     blockOwnerDeletion: true,
@@ -330,6 +334,7 @@ export interface ObservationOverrides {
   readonly disks?: ReadonlyMap<string, readonly Disk[]>;
   readonly keptDisks?: readonly Disk[];
   readonly namespaceUid?: string;
+  readonly livingPools?: readonly LivingPool[];
   readonly ledger?: Ledger;
 }
 
@@ -353,6 +358,7 @@ export function anObservation(overrides: ObservationOverrides = {}): Observation
     specless: new Set(),
     keptDisks: overrides.keptDisks,
     namespaceUid: overrides.namespaceUid,
+    livingPools: overrides.livingPools,
     ledger,
   };
 }
