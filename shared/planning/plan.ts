@@ -28,6 +28,7 @@ import { CLAIM_ANNOTATION, ordinalOf, POOL_FINALIZER, vmName } from "./names.ts"
 import { chooseRevision, type KnownRevisions, type RevisionChoice } from "./revisions.ts";
 import { keepsDisks, planScaleIn, type ScaleIn, scaleInHold } from "./scale-in.ts";
 import { planScaleOut, type ScaleOut } from "./scale-out.ts";
+import { findSecondWriter } from "./second-writer.ts";
 import { compareText } from "./selector.ts";
 import type { Announcement } from "./status.ts";
 import { templateHash } from "./template-change.ts";
@@ -62,6 +63,8 @@ export interface Observation {
   /** UID of the pool's namespace; empty when it may not be read, undefined when it was not. */
   readonly namespaceUid: string | undefined;
   readonly ledger: Ledger;
+  /** The deployment that is to act on the plan; undefined when nobody is. */
+  readonly by: string | undefined;
 }
 
 /** What observe must read in addition before a decision is possible. */
@@ -191,6 +194,8 @@ interface GrowthInput {
 /** Brings the number of machines to `replicas` and their template to the one in force, under the protocol of the claim. */
 function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Part {
   const { pool, now, ledger } = seen;
+  const second = findSecondWriter(seen);
+  if (second !== undefined) return { ...NOTHING, reasons: [`held: ${second.message}`] };
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   // The finalizer comes with the first claim: where it is, there was one.
   const isKnown = parts.members.length > 0 || pool.finalizers.includes(POOL_FINALIZER);
