@@ -218,12 +218,14 @@ function logPass({ logger, onPass }: ReconcileDeps, { wakeUp, result, meter, dur
     durationMs,
     ...meter,
   };
-  const { unreadable } = result;
+  const { unreadable, secondWriter } = result;
   if (unreadable !== undefined) {
     const { kind, message } = unreadable.failure;
     logger.warn("pool cannot be read", { ...fields, what: unreadable.what, kind, message });
   } else if (result.view?.seen.verdict.legal === false && !result.view.seen.pool.deleting) {
     logger.error("pool is illegal and held", fields);
+  } else if (secondWriter !== undefined) {
+    logger.error("pool has a second writer and is held", { ...fields, secondWriter: secondWriter.kind });
   } else if (failures.length > 0) logger.warn("pass had failures", fields);
   else if (decisions.length > 0) logger.info("pass decided", fields);
   else logger.debug("pass found nothing to do", fields);

@@ -17,6 +17,8 @@ export const KUBEVIRTS: ResourceType = { group: "kubevirt.io", version: "v1", pl
 export const DATA_VOLUMES: ResourceType = { group: "cdi.kubevirt.io", version: "v1beta1", plural: "datavolumes" };
 export const CLAIMS: ResourceType = { group: "", version: "v1", plural: "persistentvolumeclaims" };
 export const NAMESPACES: ResourceType = { group: "", version: "v1", plural: "namespaces" };
+/** Only read by people's commands: the functions have no right to it. */
+export const DEPLOYMENTS: ResourceType = { group: "apps", version: "v1", plural: "deployments" };
 export const EVENTS: ResourceType = { group: "", version: "v1", plural: "events" };
 
 export function poolsOf(version: string): ResourceType {

@@ -47,6 +47,8 @@ export interface LookOptions {
   readonly wide: boolean;
   readonly ledger: Ledger;
   readonly limits: Limits;
+  /** The deployment that is to act on the plan; undefined when nobody is. */
+  readonly by?: string | undefined;
   /** Used when the server sends no date. */
   readonly now: () => number;
 }
@@ -72,7 +74,7 @@ export async function lookAt(cluster: Cluster, place: PoolPlace, options: LookOp
   const verdict = judge(pool);
   const base = await observeMachines(cluster, { pool, verdict, wide: options.wide });
   if (base.kind !== "read") return base;
-  const seen: Observation = { ...UNREAD, now, pool, verdict, ledger: options.ledger, ...base.value };
+  const seen: Observation = { ...UNREAD, now, pool, verdict, ledger: options.ledger, by: options.by, ...base.value };
   return planWithNeeds(cluster, { seen, limits: options.limits, poolVersion: version.value });
 }
 

@@ -3,6 +3,7 @@ import { EMPTY_LEDGER, type Ledger } from "../planning/claim.ts";
 import type { PoolStatus } from "../planning/model.ts";
 import { CLAIM_ANNOTATION } from "../planning/names.ts";
 import { type ActionKind, describeAction, type Limits, type Observation, type Plan } from "../planning/plan.ts";
+import { findSecondWriter, type SecondWriter } from "../planning/second-writer.ts";
 import { type Announcement, type PassFailure, reportStatus } from "../planning/status.ts";
 import { announce } from "./announce.ts";
 import { announceOutcomes, applyGone, applyPlan, countDone, failuresOf, isOvertaken, type Outcome } from "./apply.ts";
@@ -51,6 +52,8 @@ export interface PassResult {
   readonly status: PoolStatus | undefined;
   readonly statusChanged: boolean;
   readonly failures: readonly string[];
+  /** Somebody else looks after the pool, for which this pass held. Never of one that only observes. */
+  readonly secondWriter: SecondWriter | undefined;
   /** Why the cluster could not be read. */
   readonly unreadable: { readonly what: string; readonly failure: ApiFailure } | undefined;
   /** The pass came to an end of its work, not of its time. */
@@ -105,6 +108,7 @@ async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
     wide: deps.wide,
     ledger: run.ledger,
     limits: run.limits,
+    by: deps.mode === "act" ? deps.by : undefined,
     now: deps.now,
   });
   run.look = look;
@@ -196,6 +200,7 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
       view: undefined,
       status: undefined,
       statusChanged: false,
+      secondWriter: undefined,
       unreadable: unread,
       again: (unread !== undefined && acted) || (unread === undefined && !run.complete),
     };
@@ -216,6 +221,7 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
     view: { seen, plan },
     status: reported?.status,
     statusChanged: reported?.changed ?? false,
+    secondWriter: deps.mode === "act" && seen.verdict.legal ? findSecondWriter(seen) : undefined,
     unreadable: undefined,
     again: acted || (!run.complete && failures.length === 0),
   };

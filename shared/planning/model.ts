@@ -1,6 +1,6 @@
 /** What the planner knows of a pool and of its machines, and the schemas that read them from the API's JSON. */
 import * as z from "zod";
-import { ordinalOf, POOL_GROUP, POOL_KIND, REVISION_LABEL } from "./names.ts";
+import { ordinalOf, POOL_GROUP, POOL_KIND, REFERENCE_MANAGER, REVISION_LABEL } from "./names.ts";
 import { type Labels, labelSelectorSchema, labelsSchema, requirementSchema } from "./selector.ts";
 
 const ownerReferenceSchema = z.looseObject({
@@ -44,8 +44,14 @@ const poolStatusSchema = z.looseObject({
 });
 export type PoolStatus = z.infer<typeof poolStatusSchema>;
 
+/** Who wrote to an object, and when last; what they wrote is not read. */
+const managedFieldsSchema = z.array(z.object({ manager: z.string().nullish(), time: z.string().nullish() }));
+
 const poolSchema = z.object({
-  metadata: metadataSchema.extend({ generation: z.int().nonnegative() }),
+  metadata: metadataSchema.extend({
+    generation: z.int().nonnegative(),
+    managedFields: managedFieldsSchema.nullish().catch(undefined),
+  }),
   spec: z.unknown().optional(),
   status: poolStatusSchema.optional().catch(undefined),
 });
@@ -60,6 +66,8 @@ export interface Pool {
   readonly deleting: boolean;
   readonly finalizers: readonly string[];
   readonly annotations: Readonly<Record<string, string>> | undefined;
+  /** When KubeVirt's own pool controller last changed the pool or its status, in epoch milliseconds; undefined for never. */
+  readonly inTreeWroteAt: number | undefined;
   readonly spec: unknown;
   readonly status: PoolStatus | undefined;
 }
@@ -78,9 +86,15 @@ export function parsePool(object: unknown): Pool | undefined {
     deleting: metadata.deletionTimestamp !== undefined,
     finalizers: metadata.finalizers ?? [],
     annotations: metadata.annotations,
+    inTreeWroteAt: lastWriteOf(REFERENCE_MANAGER, metadata.managedFields ?? []),
     spec,
     status,
   };
+}
+
+function lastWriteOf(manager: string, entries: z.infer<typeof managedFieldsSchema>): number | undefined {
+  const times = entries.filter((entry) => entry.manager === manager).map(({ time }) => timeOf(time ?? undefined));
+  return times.length === 0 ? undefined : Math.max(...times);
 }
 
 const statePreservationSchema = z.enum(["Disabled", "Offline", "Online"]);

@@ -30,6 +30,7 @@ import { CLAIM_ANNOTATION, ordinalOf, POOL_FINALIZER, vmName } from "./names.ts"
 import { chooseRevision, type KnownRevisions, type RevisionChoice } from "./revisions.ts";
 import { keepsDisks, planScaleIn, type ScaleIn, scaleInHold } from "./scale-in.ts";
 import { planScaleOut, type ScaleOut } from "./scale-out.ts";
+import { findSecondWriter } from "./second-writer.ts";
 import { compareText } from "./selector.ts";
 import type { Announcement } from "./status.ts";
 import type { LivingPool } from "./strays.ts";
@@ -67,6 +68,8 @@ export interface Observation {
   /** All pools of the namespace, read after the machines; undefined when they were not read. */
   readonly livingPools: readonly LivingPool[] | undefined;
   readonly ledger: Ledger;
+  /** The deployment that is to act on the plan; undefined when nobody is. */
+  readonly by: string | undefined;
 }
 
 /** What observe must read in addition before a decision is possible. */
@@ -239,6 +242,8 @@ interface GrowthInput {
 /** Brings the number of machines to `replicas` and their template to the one in force, under the protocol of the claim. */
 function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Part {
   const { pool, now } = seen;
+  const second = findSecondWriter(seen);
+  if (second !== undefined) return { ...NOTHING, reasons: [`held: ${second.message}`] };
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   // The finalizer comes with the first claim: where it is, there was one.
   const isKnown = parts.members.length > 0 || pool.finalizers.includes(POOL_FINALIZER);

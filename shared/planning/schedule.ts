@@ -4,9 +4,12 @@ import { fnv1a } from "./hash.ts";
 import { isRecord } from "./json.ts";
 import { type Pool, poolSpecSchema } from "./model.ts";
 import { CLAIM_ANNOTATION, HEALING_ANNOTATION } from "./names.ts";
+import { SECOND_WRITER_CONDITION } from "./second-writer.ts";
 import { isUpToDate, updateStrategyOf } from "./update.ts";
 
 const MINUTE_MS = 60_000;
+/** Conditions of a pool that something keeps from being as it should. */
+const HELD: ReadonlySet<string> = new Set(["ReplicaFailure", SECOND_WRITER_CONDITION]);
 
 export interface ResyncRules {
   /** How often a settled pool is looked at, in minutes. */
@@ -43,7 +46,7 @@ function isUnsettled(pool: Pool): boolean {
   if (pool.deleting || claim === undefined || claim.generation !== pool.generation) return true;
   if (claim.create.size > 0 || claim.delete.length > 0 || claim.restart.length > 0) return true;
   if (claim.waitUntil !== undefined) return true;
-  if (status?.conditions?.some(({ type }) => type === "ReplicaFailure") === true) return true;
+  if (status?.conditions?.some(({ type }) => HELD.has(type)) === true) return true;
   if (isRecord(pool.spec) && pool.spec["paused"] === true) return false;
   if (pool.annotations?.[HEALING_ANNOTATION] !== undefined || isRollingOut(pool, claim)) return true;
   const replicas = isRecord(pool.spec) ? (pool.spec["replicas"] ?? 1) : 1;

@@ -1,6 +1,13 @@
 /** The status of a pool after a pass, and the Kubernetes Events that go with a change of its conditions. */
 import { assertNever, describeProblems } from "./errors.ts";
 import type { Condition, Pool, PoolStatus, Vm } from "./model.ts";
+import {
+  findSecondWriter,
+  isOfAnother,
+  reasonOf,
+  SECOND_WRITER_CONDITION,
+  type SecondWriter,
+} from "./second-writer.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** A Kubernetes Event about a pool. */
@@ -26,6 +33,8 @@ export interface StatusInput {
   /** Undefined when the machines were not read, because the pool is illegal. */
   readonly members: readonly Vm[] | undefined;
   readonly failures: readonly PassFailure[];
+  /** The deployment that reports. */
+  readonly by: string | undefined;
 }
 
 export interface StatusReport {
@@ -39,7 +48,10 @@ export interface StatusReport {
 export function reportStatus(input: StatusInput): StatusReport {
   const { pool, verdict, members } = input;
   const previous = pool.status;
-  const conditions = [failureCondition(input), pausedCondition(input)]
+  const second = verdict.legal ? findSecondWriter(input) : undefined;
+  if (second !== undefined) return reportHeld(input, second);
+  const others = (previous?.conditions ?? []).filter((condition) => isOfAnother(condition, input.now));
+  const conditions = [failureCondition(input), pausedCondition(input), ...others]
     .filter((condition) => condition !== undefined)
     .map((condition) => keepTransition(condition, previous));
   const live = members?.filter(({ terminating }) => !terminating);
@@ -50,6 +62,34 @@ export function reportStatus(input: StatusInput): StatusReport {
     conditions,
   };
   return { status, changed: !isSameStatus(previous, status), announcements: announceChanges(input, conditions) };
+}
+
+/**
+ * The status is the other writer's to keep, and two who correct each other would never end: nothing of it changes but the
+ * condition that says why the pass holds.
+ */
+function reportHeld({ pool, verdict, now }: StatusInput, second: SecondWriter): StatusReport {
+  const previous = pool.status ?? {};
+  const reason = reasonOf(second);
+  const { message } = second;
+  const told = {
+    type: SECOND_WRITER_CONDITION,
+    status: "True",
+    lastTransitionTime: formatSeconds(now),
+    reason,
+    message,
+  };
+  const before = conditionOf(previous, SECOND_WRITER_CONDITION);
+  const isNew = before?.reason !== reason || before.message !== message;
+  const others = (previous.conditions ?? []).filter(({ type }) => type !== SECOND_WRITER_CONDITION);
+  const status: PoolStatus = {
+    replicas: previous.replicas ?? 0,
+    readyReplicas: previous.readyReplicas ?? 0,
+    labelSelector: previous.labelSelector ?? (verdict.legal ? verdict.selector.text : ""),
+    conditions: [...others, keepTransition(told, previous)],
+  };
+  const warning: Announcement = { type: "Warning", reason, message, key: String(pool.generation) };
+  return { status, changed: isNew, announcements: isNew ? [warning] : [] };
 }
 
 /** Whether two statuses say the same; a field that is absent is not the same as 0 or empty. */

@@ -4,7 +4,7 @@ import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
 import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
-import { REVISION_LABEL, UPDATED_ANNOTATION } from "./names.ts";
+import { REVISION_LABEL, revisionName, UPDATED_ANNOTATION } from "./names.ts";
 import type { Action, Limits, Need, Observation } from "./plan.ts";
 import { namingOf, ownRevision } from "./revisions.ts";
 import { filterBySelectors, rank } from "./selection.ts";
@@ -111,7 +111,7 @@ export function planUpdate(input: UpdateInput): Update {
   const policy = spec.updateStrategy?.proactive?.selectionPolicy;
   const chosen = new Set(filterBySelectors(policy, live));
   const instanceOf = byMachine(instances);
-  const gathered = new Set(labelsOf(live, target).slice(REVISIONS_MAX));
+  const gathered = new Set([...labelsOf(live, target).slice(REVISIONS_MAX), ...takenName(seen, target)]);
   const context: Context = { ...input, target, strategy, chosen, gathered, instanceOf, origins: new Map() };
   const judged = live.map((vm) => judgeMachine(vm, context));
   if (judged.some(({ step }) => step.kind === "live") && seen.liveUpdates === undefined) {
@@ -240,9 +240,21 @@ function originOf(context: Context, vm: Vm, revision: string | undefined): Origi
   const known = origins.get(revision);
   if (known !== undefined) return known;
   const own = ownRevision(seen.pool, seen.revisions, revision);
-  const origin = own?.spec ? compare(context, own.spec, { vm, generation: own.generation }) : LOST;
+  const lost = takenName(seen, target).includes(revision) ? { base: spec, change: "none" as const } : LOST;
+  const origin = own?.spec ? compare(context, own.spec, { vm, generation: own.generation }) : lost;
   origins.set(revision, origin);
   return origin;
+}
+
+/**
+ * The name that the reference gives to the revision of this generation, where an earlier pool's object has it. The reference
+ * trusts that one, so its machines carry the name though they were made from the template in force: no other machine of this
+ * pool can. They get the revision's new name; nothing restarts.
+ */
+function takenName({ pool, revisions }: Observation, target: string): readonly string[] {
+  const name = revisionName(pool.name, pool.generation);
+  const isTaken = name !== target && revisions.has(name) && ownRevision(pool, revisions, name) === undefined;
+  return isTaken ? [name] : [];
 }
 
 const LOST: Origin = { base: undefined, change: undefined };

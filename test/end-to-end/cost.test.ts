@@ -88,7 +88,7 @@ describe("a settled pass", () => {
   });
 });
 
-it("is exact while two deployments serve a pool that grows to twenty and shrinks to five", async (test) => {
+it("is exact while two runtimes of one deployment serve a pool that grows to twenty and shrinks to five", async (test) => {
   const namespace = await world.aNamespace(test);
   const recording = await recordMachines({
     connection: world.connection,
@@ -97,9 +97,9 @@ it("is exact while two deployments serve a pool that grows to twenty and shrinks
   });
   test.onTestFinished(() => recording.stop());
   await namespace.create(aPool(POOL, { replicas: 0 }));
-  const deployments = [world.startFunctions("one"), world.startFunctions("two")];
+  const runtimes = [world.startFunctions("blue"), world.startFunctions("blue")];
   test.onTestFinished(async () => {
-    await Promise.all(deployments.map((deployment) => deployment.stop()));
+    await Promise.all(runtimes.map((runtime) => runtime.stop()));
   });
   await untilStatus(namespace, POOL, { replicas: 0 });
 

@@ -112,9 +112,14 @@ describe("a notice with both objects", () => {
     });
     const kind = "pool";
     expect(poolsOf({ kind, name: "web", object: pool(2, {}), oldObject: pool(1, {}) })).toEqual(["web"]);
-    expect(poolsOf({ kind, name: "web", object: pool(1, { managedFields: [{}] }), oldObject: pool(1, {}) })).toEqual(
-      [],
-    );
+    const written = (manager: string, time: string) =>
+      pool(1, { managedFields: [{ manager, operation: "Update", time }] });
+    for (const object of [pool(1, { managedFields: [{}] }), written("kubectl", "2026-05-01T12:00:00Z")])
+      expect(poolsOf({ kind, name: "web", object, oldObject: pool(1, {}) })).toEqual([]);
+    // Who looks after the pool besides us is seen at once.
+    const [oldObject, object] = ["12:00", "12:01"].map((time) => written("virt-controller", `2026-05-01T${time}:00Z`));
+    expect(poolsOf({ kind, name: "web", object, oldObject })).toEqual(["web"]);
+    expect(poolsOf({ kind, name: "web", object, oldObject: object })).toEqual([]);
   });
 });
 

@@ -1,4 +1,4 @@
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { deduplicationIdOf } from "../../shared/events/wake-ups.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { aContext, aMessage, aReconcile, aWakeUp } from "../support/handlers.ts";
@@ -360,6 +360,43 @@ it("holds an illegal pool: an event and a status say why, nothing else is writte
   expect(bus.published).toMatchObject([{ status: { conditions: [condition] }, complete: true }]);
   expect(log.at("error")).toEqual(["pool is illegal and held"]);
   expect(mailbox.sent).toEqual([]);
+});
+
+describe("a pool that KubeVirt's own controller writes to, too", () => {
+  const managedFields = [{ manager: "virt-controller", operation: "Update", time: "2026-05-01T11:59:00Z" }];
+  const { metadata, ...rest } = aSettledPool({ replicas: 2 });
+  const taken = { ...rest, metadata: { ...metadata, managedFields } };
+  const aWireOf = () =>
+    aWire(
+      on(DISCOVERY, served("v1beta1")),
+      on(POOL, ok(taken, DATE)),
+      on(`GET ${VMS}`, aList([aVm(0)])),
+      on(`POST ${EVENT_LIST}`, ok({})),
+    );
+
+  it("is held: an event and a status say why, an alarm can count it, nothing else is written", async () => {
+    const wire = aWireOf();
+    const { run, bus, log, mailbox } = aReconcile({ west: { wire } });
+
+    await run(aMessage());
+
+    expect(writesOf(wire).map(({ body }) => body)).toMatchObject([{ type: "Warning", reason: "InTreeController" }]);
+    const condition = { type: "SecondWriter", reason: "InTreeController" };
+    expect(bus.published).toMatchObject([{ status: { conditions: [condition] }, complete: true, actions: {} }]);
+    expect(log.lines).toMatchObject([
+      { level: "error", message: "pool has a second writer and is held", fields: { secondWriter: "inTree" } },
+    ]);
+    expect(mailbox.sent).toEqual([]);
+  });
+
+  it("raises no alarm where the functions only observe, as after they were handed back", async () => {
+    const { run, bus, log } = aReconcile({ west: { wire: aWireOf(), access: { mode: "observe" } } });
+
+    await run(aMessage());
+
+    expect(log.at("error")).toEqual([]);
+    expect(bus.published).toEqual([]);
+  });
 });
 
 const OUTAGES: readonly (readonly [string, Reply, string])[] = [

@@ -53,6 +53,7 @@ function aResult(fields: Partial<PassResult> = {}): PassResult {
     status: undefined,
     statusChanged: false,
     failures: [],
+    secondWriter: undefined,
     unreadable: undefined,
     complete: true,
     again: false,

@@ -573,7 +573,7 @@ describe("every status", () => {
   it("is settled once it is written", () =>
     check(anyObservation, (seen, limit) => {
       const { members } = planRead(seen, limit);
-      const input = { now: seen.now, pool: seen.pool, verdict: seen.verdict, members, failures: [] };
+      const input = { now: seen.now, pool: seen.pool, verdict: seen.verdict, members, failures: [], by: seen.by };
       const { status } = reportStatus(input);
       const again = reportStatus({ ...input, now: seen.now + 60_000, pool: { ...seen.pool, status } });
       expect(again).toMatchObject({ changed: false, announcements: [] });

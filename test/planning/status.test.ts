@@ -5,7 +5,9 @@ import { judge } from "../../shared/planning/verdict.ts";
 import { aPool, aPoolWith, aSpec, aVm, deepFreeze, type Json, NOW, someVms } from "../support/builders.ts";
 
 const report = (pool: Pool, overrides: Partial<StatusInput> = {}) =>
-  reportStatus(deepFreeze({ now: NOW, pool, verdict: judge(pool), members: someVms(3), failures: [], ...overrides }));
+  reportStatus(
+    deepFreeze({ now: NOW, pool, verdict: judge(pool), members: someVms(3), failures: [], by: "test", ...overrides }),
+  );
 const withStatus = (status: Json, spec: Json = {}) => aPoolWith(spec, { status });
 const scaleOut = (message: string): PassFailure => ({ during: "scaleOut", message });
 

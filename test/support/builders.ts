@@ -54,6 +54,8 @@ export interface PoolOverrides {
   readonly finalizers?: readonly string[];
   readonly spec?: unknown;
   readonly status?: Json;
+  /** When KubeVirt's own pool controller last wrote, as `managedFields` have it. */
+  readonly inTreeWroteAt?: string;
   /** The annotation of the last pass: `aClaim()` unless given; null for a pool that no pass has seen. */
   readonly claim?: Claim | string | null;
   /** Beside that of the claim. */
@@ -78,12 +80,23 @@ export function aPool(overrides: PoolOverrides = {}): Pool {
       ...(deleting ? { deletionTimestamp: "2026-11-22T09:59:00Z" } : {}),
       finalizers: overrides.finalizers ?? [POOL_FINALIZER],
       ...(text === null ? {} : { annotations: { ...overrides.annotations, [CLAIM_ANNOTATION]: text } }),
+      ...(overrides.inTreeWroteAt === undefined ? {} : { managedFields: managedFieldsAt(overrides.inTreeWroteAt) }),
     },
     spec,
     ...(overrides.status === undefined ? {} : { status: overrides.status }),
   });
   if (pool === undefined) throw new Error("the builder's pool is not what the API promises");
   return pool;
+}
+
+/** A user made the pool and writes it still; KubeVirt's controller wrote its finalizer long ago, and its status then. */
+function managedFieldsAt(time: string): readonly Json[] {
+  const entry = { apiVersion: "pool.kubevirt.io/v1beta1", fieldsType: "FieldsV1", fieldsV1: {} };
+  return [
+    { ...entry, manager: "virt-controller", operation: "Update", time: "2026-01-01T00:00:00Z" },
+    { ...entry, manager: "kubectl", operation: "Apply", time: "2026-11-22T09:59:59Z" },
+    { ...entry, manager: "virt-controller", operation: "Update", subresource: "status", time },
+  ];
 }
 
 /** A pool with one field of its legal spec changed. */
@@ -336,6 +349,8 @@ export interface ObservationOverrides {
   readonly namespaceUid?: string;
   readonly livingPools?: readonly LivingPool[];
   readonly ledger?: Ledger;
+  /** The deployment that acts; the one of `aClaim()` unless given. */
+  readonly by?: string | undefined;
 }
 
 /** What a pass sees: the machines that the selector matches and, unless narrow, the metadata of all of the namespace. */
@@ -360,6 +375,7 @@ export function anObservation(overrides: ObservationOverrides = {}): Observation
     namespaceUid: overrides.namespaceUid,
     livingPools: overrides.livingPools,
     ledger,
+    by: "by" in overrides ? overrides.by : "test",
   };
 }
 

@@ -24,8 +24,12 @@ export async function ensureInstallation(connection: Connection, signal: AbortSi
     apiVersion: KUBEVIRTS.apiVersion,
     kind: KUBEVIRTS.kind,
     metadata: { name: NAME },
-    // Written out because KubeVirt's own default changed with 1.5, from Stage to LiveUpdate.
-    spec: { configuration: { vmRolloutStrategy: "Stage" } },
+    spec: {
+      // Written out because KubeVirt's own default changed with 1.5, from Stage to LiveUpdate.
+      configuration: { vmRolloutStrategy: "Stage" },
+      // The stand-in plays a KubeVirt whose pools are looked after by the functions.
+      customizeComponents: { flags: { controller: { "pool-controller-threads": "0" } } },
+    },
   });
   if (!isNew) return;
   const body = { status: { phase: "Deployed" } };
