@@ -127,7 +127,7 @@ const PAGES_MAX = 100;
 const FIELD_MANAGER = "vmpool-functions";
 const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /** Newest first; KubeVirt before 1.8 has only v1alpha1. */
-const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
+export const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
 
 /** The verbs over one transport. */
 export function createCluster(options: ClusterOptions): ScalableCluster {

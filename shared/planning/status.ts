@@ -10,6 +10,8 @@ export interface Announcement {
   readonly message: string;
   /** Events of one pool, reason, message and key are the same event: it is counted up, or told once. */
   readonly key: string;
+  /** A warning that is not counted up when it is told again. */
+  readonly once?: true;
 }
 
 /** What a pass could not do, in words for the pool's owner. */
