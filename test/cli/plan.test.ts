@@ -88,7 +88,9 @@ it("names each problem of a pool that is held, with its field", async () => {
   expect(exitCode).toBe(2);
   expect(stdout).toContain("ci/web is held");
   expect(stdout).toMatch(/^ {2}spec\.selector: /m);
-  expect(stdout).toMatch(/^ {2}spec\.maxUnavailable: maxUnavailable must be greater than 0: write a percentage such as 25%/m);
+  expect(stdout).toMatch(
+    /^ {2}spec\.maxUnavailable: maxUnavailable must be greater than 0: write a percentage such as 25%/m,
+  );
 });
 
 it("answers with JSON that holds no template", async () => {

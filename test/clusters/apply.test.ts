@@ -34,6 +34,7 @@ import {
 const CREATE = `POST ${VMS}`;
 const CLAIM = `PATCH ${poolPath()}`;
 const CLAIM_POINTER = "/metadata/annotations/vmpool-functions~1pass";
+const BUSY = refusal(429, "TooManyRequests", "slow down", { "retry-after": "3" });
 const WRITTEN = on(CLAIM, ok({ metadata: { resourceVersion: "101" } }));
 
 function must<T>(value: T | undefined): T {
@@ -151,6 +152,82 @@ it.each([
   expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message: "exceeded quota" }]);
 });
 
+const NEW: readonly Action[] = [
+  writeClaim({ create: new Map([0, 1, 2].map((ordinal) => [ordinal, NOW])) }),
+  { kind: "createRevision", name: "web-1", why: "test" },
+  ...creates(3),
+];
+const MADE = on(`POST ${REVISIONS}`, ok({}));
+
+it("tries the first machine of a new revision before anything is claimed, and makes all", async () => {
+  const done = await apply(NEW, { routes: [WRITTEN, MADE, on(CREATE, ok({}))] });
+
+  expect(linesOf(done.wire)).toEqual([CREATE, CLAIM, `POST ${REVISIONS}`, CREATE, CREATE, CREATE]);
+  expect(done.wire.sent.map(({ path }) => path.includes("dryRun=All"))).toEqual([
+    true,
+    false,
+    false,
+    false,
+    false,
+    false,
+  ]);
+  expect(done.wire.sent[0]?.body).toEqual(done.wire.sent[3]?.body);
+  expect(resultsOf(done)).toEqual({ done: 5 });
+});
+
+it.each<[string, readonly Action[]]>([
+  ["its revision is there", NEW.filter(({ kind }) => kind !== "createRevision")],
+  ["machines that are there are to name its revision", NEW.filter(({ kind }) => kind !== "createVm")],
+])("tries no machine when %s", async (_what, actions) => {
+  const done = await apply(actions, { routes: [WRITTEN, MADE, on(CREATE, ok({}))] });
+
+  expect(done.wire.sent.filter(({ path }) => path.includes("dryRun"))).toEqual([]);
+});
+
+const DENIED = 'admission webhook "vms.example.com" denied the request: no';
+
+it.each<[string, Reply, string]>([
+  ["is invalid", refusal(422, "Invalid", "spec.running: required"), "spec.running: required"],
+  ["cannot be read", refusal(400, "BadRequest", 'unknown field "spec.x"'), 'unknown field "spec.x"'],
+  ["is denied by a webhook", refusal(403, "Forbidden", DENIED), DENIED],
+])("does nothing for a template that %s, and tells it once", async (_what, reply, message) => {
+  const vm = aSeenVm(7);
+  const plan: readonly Action[] = [...NEW, { kind: "deleteVm", vm, why: "replaced" }];
+  const done = await apply(plan, { routes: [on(CREATE, reply)] });
+
+  expect(done.wire.sent).toHaveLength(1);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 5 });
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message }]);
+  expect(announceOutcomes(done.seen, done.outcomes)).toEqual([]);
+  expect(done.ledger).toEqual(EMPTY_LEDGER);
+});
+
+it.each<[string, Reply]>([
+  ["finds a quota used up", refusal(403, "Forbidden", 'virtualmachines "web-0" is forbidden: exceeded quota: few')],
+  ["may not create", refusal(403, "Forbidden", 'virtualmachines is forbidden: User "x" cannot create resource')],
+  [
+    "meets a webhook that has side effects",
+    refusal(400, "BadRequest", 'admission webhook "x" does not support dry run'),
+  ],
+  ["finds the name taken", refusal(409, "AlreadyExists")],
+  ["is throttled", BUSY],
+  ["meets a broken webhook", refusal(500, "InternalError", "failed calling webhook")],
+  ["gets no answer", networkError("ECONNRESET")],
+])("goes on when a trial %s: the create itself tells", async (_what, reply) => {
+  const done = await apply(NEW, { routes: [WRITTEN, MADE, on(CREATE, reply, ok({}))] });
+
+  expect(resultsOf(done)).toEqual({ done: 5 });
+  expect(done.sleeps).toEqual([]);
+  expect(done.ledger.tainted).toEqual(new Set());
+});
+
+it("tries nothing when no time is left to act on it", async () => {
+  const done = await apply(NEW, { routes: [], timeLeftMs: () => 0 });
+
+  expect(done.wire.sent).toEqual([]);
+  expect(resultsOf(done)).toEqual({ skipped: 5 });
+});
+
 it("goes on when a machine's name is taken: the next look says whose it is", async () => {
   const done = await apply(creates(3), { routes: [on(CREATE, refusal(409, "AlreadyExists"), ok({}))] });
 
@@ -196,8 +273,6 @@ it("keeps what earlier loops have tainted", async () => {
 
   expect(done.ledger.tainted).toEqual(new Set([9]));
 });
-
-const BUSY = refusal(429, "TooManyRequests", "slow down", { "retry-after": "3" });
 
 it("is as patient as the server asks, three times", async () => {
   const done = await apply(creates(1), { routes: [on(CREATE, BUSY)] });

@@ -158,14 +158,15 @@ it("refuses an event that is not a batch, and names what is wrong with it", asyn
   expect(log.at("error")).toEqual(["function failed"]);
 });
 
-it("creates what is missing: claim, revision, machine, in this order", async () => {
+it("creates what is missing: a trial, then claim, revision, machine, in this order", async () => {
   const wire = anActingWire();
   const { run } = aReconcile({ west: { wire } });
 
   const response = await run(aMessage());
 
   expect(response).toEqual(ALL_ACKNOWLEDGED);
-  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.split("?")[0]}`)).toEqual([
+  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.replace(/\?(dryRun=All)?.*/, "$1")}`)).toEqual([
+    `POST ${VMS}dryRun=All`,
     `PATCH ${poolPath()}`,
     `POST ${REVISIONS}`,
     `POST ${VMS}`,
@@ -483,7 +484,7 @@ it("reports a machine that the cluster refuses, and closes the claim", async () 
 
   await run(aMessage());
 
-  expect(writesOf(wire).filter(({ path }) => path.startsWith(VMS))).toHaveLength(1);
+  expect(writesOf(wire).filter(({ path }) => path.startsWith(`${VMS}?field`))).toHaveLength(1);
   expect(bus.published).toMatchObject([
     {
       resourceVersion: "103",
@@ -499,13 +500,50 @@ it("reports a machine that the cluster refuses, and closes the claim", async () 
   );
 });
 
+it("makes nothing of a template that the cluster refuses, and tells the owner once a pass", async () => {
+  const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aPool({ replicas: 8 }), DATE), ok(claimed, DATE)),
+    on(`GET ${VMS}`, aList([])),
+    on(`GET ${INSTANCES}`, aList([])),
+    on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
+    on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "103" }))),
+    on(`POST ${VMS}`, refusal(422, "Invalid", "spec.running: RunStrategy must be specified")),
+    on(`POST ${EVENT_LIST}`, ok({})),
+  );
+  const { run, bus } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.split("?")[0]}`)).toEqual([
+    `POST ${VMS}`,
+    `PATCH ${poolPath()}`,
+    `POST ${EVENT_LIST}`,
+    `POST ${EVENT_LIST}`,
+  ]);
+  const message = expect.stringContaining("RunStrategy must be specified");
+  expect(bus.published).toMatchObject([
+    {
+      failures: ["scaleOut: spec.running: RunStrategy must be specified"],
+      actions: { writeClaim: 1 },
+      status: { replicas: 0, conditions: [{ type: "ReplicaFailure", reason: "FailedScaleOut", message }] },
+    },
+  ]);
+  const events = writesOf(wire).filter(({ path }) => path.startsWith(EVENT_LIST));
+  expect(events.map(({ body }) => body)).toEqual([
+    expect.objectContaining({ type: "Warning", reason: "FailedCreate", message }),
+    expect.objectContaining({ type: "Warning", reason: "FailedScaleOut", message }),
+  ]);
+});
+
 it("writes the claim as annotation of the pool, under the deployment's name", async () => {
   const wire = anActingWire();
   const { run } = aReconcile({ west: { wire } }, { deployment: "blue" });
 
   await run(aMessage());
 
-  const [claim] = writesOf(wire);
+  const claim = writesOf(wire).find(({ method }) => method === "PATCH");
   const text = JSON.stringify(claim?.body);
   expect(text).toContain(CLAIM_ANNOTATION);
   expect(text).toContain('\\"by\\":\\"blue\\"');
