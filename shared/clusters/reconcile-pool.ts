@@ -187,11 +187,11 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   const { seen, plan, poolVersion } = look;
   const reported = seen.pool.deleting ? undefined : reportStatus({ ...seen, members: plan.members, failures });
   if (deps.mode === "act") {
-    const announcements = [
+    const announcements = oneFailureOfEach([
       ...run.announcements,
       ...failureAnnouncements(outcomes, seen),
       ...(reported?.announcements ?? []),
-    ];
+    ]);
     await announce(deps.cluster, { pool: seen.pool, poolVersion, announcements, now: seen.now });
   }
   return {
@@ -205,7 +205,18 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   };
 }
 
-/** At most one failure event a pass and kind. */
+/** Of each kind of failure the first: all of them are in the condition. */
+function oneFailureOfEach(announcements: readonly Announcement[]): readonly Announcement[] {
+  const told = new Set<string>();
+  return announcements.filter(({ reason }) => {
+    if (!reason.startsWith("Failed")) return true;
+    const isFirst = !told.has(reason);
+    told.add(reason);
+    return isFirst;
+  });
+}
+
+/** The first failure of each kind of action, with the machine that it is about. */
 function failureAnnouncements(outcomes: readonly Outcome[], { pool }: Observation): Announcement[] {
   const failed = (kind: ActionKind) =>
     outcomes.find((outcome) => outcome.action.kind === kind && failuresOf([outcome]).length > 0);

@@ -121,6 +121,26 @@ function aGauge(reply: (request: ApiRequest) => ApiResponse = () => ok({})) {
   };
 }
 
+it.each(["already", "failed", "skipped"] as const)("tells of no success where a call was %s (D26, D34)", (result) => {
+  const vm = aSeenVm(0);
+  const disk = aDisk(0);
+  const instance = anInstance(0);
+  const actions: readonly Action[] = [
+    writeClaim(),
+    ...creates(1),
+    { kind: "deleteVm", vm, why: "test" },
+    { kind: "updateVm", vm, revision: "web-2", patch: {}, why: "test" },
+    { kind: "restartInstance", vm, instance, why: "test" },
+    { kind: "changeDisk", vm, disk, metadata: {}, released: true, why: "test" },
+  ];
+  const seen = anObservation({ now: NOW, pool: aSeenPool() });
+  const outcomes = (outcome: typeof result | "done") =>
+    actions.map((action) => ({ action, result: outcome, failure: undefined }));
+
+  expect(announceOutcomes(seen, outcomes(result))).toEqual([]);
+  expect(announceOutcomes(seen, outcomes("done")).map(({ type }) => type)).toContain("Normal");
+});
+
 it("creates in batches that double", async () => {
   const gauge = aGauge();
   const done = await apply(creates(20), { routes: [on(CREATE, gauge.answer)] });
