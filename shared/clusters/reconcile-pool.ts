@@ -1,9 +1,9 @@
 /** One pass of one pool: observe, plan, claim, apply, repeated until settled or out of time; then what there is to report. */
 import { EMPTY_LEDGER, type Ledger } from "../planning/claim.ts";
-import type { PoolStatus } from "../planning/model.ts";
+import type { Pool, PoolStatus } from "../planning/model.ts";
 import { CLAIM_ANNOTATION } from "../planning/names.ts";
 import { type ActionKind, describeAction, type Limits, type Observation, type Plan } from "../planning/plan.ts";
-import { type Announcement, type PassFailure, reportStatus } from "../planning/status.ts";
+import { type Announcement, type PassFailure, reportStatus, type StatusReport } from "../planning/status.ts";
 import { announce } from "./announce.ts";
 import { announceOutcomes, applyPlan, countDone, failuresOf, isOvertaken, type Outcome } from "./apply.ts";
 import type { ApiFailure, Cluster } from "./cluster.ts";
@@ -43,6 +43,8 @@ export interface PassView {
 
 export interface PassResult {
   readonly outcome: "reconciled" | "gone" | "unreadable";
+  /** As read; undefined when it was not. */
+  readonly pool: Pool | undefined;
   readonly view: PassView | undefined;
   /** Decisions of all looks, in order. */
   readonly decisions: readonly string[];
@@ -173,14 +175,17 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
     complete: run.complete,
   };
   if (look === undefined || look.kind !== "planned") {
-    const unread = look?.kind === "unreadable" ? { what: look.what, failure: look.failure } : undefined;
+    const unread = look?.kind === "unreadable" ? look : undefined;
+    const reported = unread && (await reportUnread(unread, failures, deps));
     return {
       ...base,
       outcome: unread === undefined ? "gone" : "unreadable",
+      pool: unread?.of?.pool,
+      resourceVersion: run.resourceVersion ?? unread?.of?.pool.resourceVersion,
       view: undefined,
-      status: undefined,
-      statusChanged: false,
-      unreadable: unread,
+      status: reported?.status,
+      statusChanged: reported?.changed ?? false,
+      unreadable: unread && { what: unread.what, failure: unread.failure },
       again: unread !== undefined && acted,
     };
   }
@@ -197,12 +202,29 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   return {
     ...base,
     outcome: "reconciled",
+    pool: seen.pool,
     view: { seen, plan, decisions: decisionsOf(seen, plan) },
     status: reported?.status,
     statusChanged: reported?.changed ?? false,
     unreadable: undefined,
     again: acted || (!run.complete && failures.length === 0),
   };
+}
+
+/** What does not pass by itself, such as a right that the functions lack; what does is only logged. */
+const LASTING: ReadonlySet<ApiFailure["kind"]> = new Set(["forbidden", "notFound", "invalid", "garbled"]);
+
+/** The counts stay as they were; the condition says what could not be read. */
+async function reportUnread(
+  { what, failure, of }: Extract<Look, { kind: "unreadable" }>,
+  failures: readonly PassFailure[],
+  { mode, cluster }: PassDeps,
+): Promise<StatusReport | undefined> {
+  if (of === undefined || of.pool.deleting || !failure.definite || !LASTING.has(failure.kind)) return undefined;
+  const unread: PassFailure = { during: "reading", message: `${what}: ${failure.message}` };
+  const reported = reportStatus({ ...of, members: undefined, failures: [unread, ...failures] });
+  if (mode === "act") await announce(cluster, { ...of, announcements: reported.announcements });
+  return reported;
 }
 
 /** Of each kind of failure the first: all of them are in the condition. */

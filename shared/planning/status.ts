@@ -16,7 +16,7 @@ export interface Announcement {
 
 /** What a pass could not do, in words for the pool's owner. */
 export interface PassFailure {
-  readonly during: "scaleOut" | "scaleIn" | "update" | "pruning" | "upkeep";
+  readonly during: "reading" | "scaleOut" | "scaleIn" | "update" | "pruning" | "upkeep";
   /** The API server's message; never a header, a token or a body. */
   readonly message: string;
 }
@@ -25,7 +25,7 @@ export interface StatusInput {
   readonly now: number;
   readonly pool: Pool;
   readonly verdict: Verdict;
-  /** Undefined when the machines were not read, because the pool is illegal. */
+  /** Undefined when the machines were not read, because the pool is illegal, or could not be. */
   readonly members: readonly Vm[] | undefined;
   readonly failures: readonly PassFailure[];
 }
@@ -90,6 +90,8 @@ function describeFailures(
   const more = messages.length > MESSAGES_MAX ? `; and ${messages.length - MESSAGES_MAX} more` : "";
   const text = `${messages.slice(0, MESSAGES_MAX).join("; ")}${more}`;
   switch (first.during) {
+    case "reading":
+      return ["FailedRead", `error while reading ${text}`];
     case "scaleOut":
       return ["FailedScaleOut", `error during scale out: ${text}`];
     case "scaleIn":

@@ -473,15 +473,16 @@ it.each<[string, Reply, Ledger]>([
     ...creates(2),
     { kind: "deleteVm", vm: aSeenVm(3), why: "test" },
   ];
-  const done = await apply(actions, { routes: [on(CLAIM, reply)], ledger: OWNING });
+  const done = await apply(actions, { routes: [on(CREATE, ok({})), on(CLAIM, reply)], ledger: OWNING });
 
-  expect(linesOf(done.wire)).toEqual([CLAIM]);
+  expect(linesOf(done.wire)).toEqual([CREATE, CLAIM]);
+  expect(done.wire.sent[0]?.path).toContain("dryRun=All");
   expect(resultsOf(done)).toEqual({ failed: 1, skipped: 4 });
   expect(done.ledger).toEqual(ledger);
   expect(done.poolResourceVersion).toBeUndefined();
 });
 
-it("does upkeep, revocations, the claim, revision, creates and deletes, in this order", async () => {
+it("does upkeep, revocations, the trial, the claim, revision, creates and deletes, in this order", async () => {
   const [leaving, revoked, surplus] = [aSeenVm(1), aSeenVm(2), aSeenVm(3)];
   const actions: readonly Action[] = [
     { kind: "deleteVm", vm: surplus, why: "test" },
@@ -491,7 +492,15 @@ it("does upkeep, revocations, the claim, revision, creates and deletes, in this 
     { kind: "revokeDelete", vm: revoked, why: "test" },
     { kind: "dropVmFinalizer", vm: leaving, why: "test" },
   ];
-  const lines = [`PATCH ${VMS}/web-1`, `PATCH ${VMS}/web-2`, CLAIM, `POST ${REVISIONS}`, CREATE, `DELETE ${VMS}/web-3`];
+  const lines = [
+    `PATCH ${VMS}/web-1`,
+    `PATCH ${VMS}/web-2`,
+    CREATE,
+    CLAIM,
+    `POST ${REVISIONS}`,
+    CREATE,
+    `DELETE ${VMS}/web-3`,
+  ];
   const done = await apply(actions, { routes: lines.map((line) => on(line, ok({ metadata: {} }))) });
 
   expect(linesOf(done.wire)).toEqual(lines);

@@ -315,7 +315,9 @@ const OUTAGES: readonly (readonly [string, Reply, string])[] = [
 ];
 
 it.each(OUTAGES)("reports a cluster that %s, and leaves its pools to the schedule", async (_what, reply, kind) => {
-  for (const line of [DISCOVERY, POOL, `GET ${VMS}`]) {
+  const [first, ...others] = [`GET ${VMS}`, DISCOVERY, POOL];
+  // The owner of a pool hears of a missing right, see below.
+  for (const line of kind === "forbidden" ? others : [first, ...others]) {
     const good = [on(DISCOVERY, served("v1beta1")), on(POOL, ok(aPool(), DATE)), on(`GET ${VMS}`, aList([]))];
     const wire = aWire(on(line, reply), ...good);
     const { run, mailbox, bus, log } = aReconcile({ west: { wire } });
@@ -328,6 +330,43 @@ it.each(OUTAGES)("reports a cluster that %s, and leaves its pools to the schedul
     ]);
     expect(JSON.stringify(log.lines)).not.toMatch(/s3cr3t|secret|bearer/i);
   }
+});
+
+it("tells a pool's owner what may not be read, and leaves its counts as they were", async () => {
+  const status = { replicas: 4, readyReplicas: 2, labelSelector: "app=web" };
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aSettledPool({ status }), DATE)),
+    on(`GET ${VMS}`, refusal(403, "Forbidden", "virtualmachines is forbidden")),
+    on(`POST ${EVENT_LIST}`, ok({})),
+  );
+  const { run, bus, log, mailbox } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  const message = "error while reading the list of VMs: virtualmachines is forbidden";
+  const condition = { type: "ReplicaFailure", status: "True", reason: "FailedRead", message };
+  expect(bus.published).toMatchObject([
+    { uid: "uid-web", complete: false, actions: {}, status: { ...status, conditions: [condition] } },
+  ]);
+  expect(writesOf(wire).map(({ body }) => body)).toEqual([
+    expect.objectContaining({ kind: "Event", type: "Warning", reason: "FailedRead", message }),
+  ]);
+  expect(mailbox.sent).toEqual([]);
+  expect(log.at("warn")).toEqual(["pool cannot be read"]);
+});
+
+it("only logs what may not be read where it only observes", async () => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aSettledPool(), DATE)),
+    on(`GET ${VMS}`, refusal(403, "Forbidden")),
+  );
+  const { run, bus } = aReconcile({ west: { wire, access: { mode: "observe" } } });
+
+  await run(aMessage());
+
+  expect([writesOf(wire), bus.published]).toEqual([[], []]);
 });
 
 it("ends a call that gets no answer when the function's time is up", async () => {
