@@ -228,7 +228,7 @@ async function reportUnread(
 }
 
 /** Of each kind of failure the first: all of them are in the condition. */
-function oneFailureOfEach(announcements: readonly Announcement[]): readonly Announcement[] {
+export function oneFailureOfEach(announcements: readonly Announcement[]): readonly Announcement[] {
   const told = new Set<string>();
   return announcements.filter(({ reason }) => {
     if (!reason.startsWith("Failed")) return true;
