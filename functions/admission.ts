@@ -1,4 +1,5 @@
 /** The admission webhook: judges pools with the planner's own rules and wakes the pools that a reviewed change is about. Never calls a cluster. */
+import { POOL_VERSIONS } from "../shared/clusters/cluster.ts";
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
 import { type ClusterWebhook, createFileRegistry } from "../shared/clusters/registry.ts";
 import {
@@ -63,7 +64,14 @@ function judgeRequest(request: AdmissionRequest): ReviewVerdict {
   const { resource, operation, object, oldObject, subResource } = request;
   const isPool = changedKind(resource.group, resource.resource) === "pool";
   if (!isPool || (subResource ?? "") !== "" || (operation !== "CREATE" && operation !== "UPDATE")) return {};
-  return judgeReview(object, operation === "UPDATE" ? oldObject : undefined);
+  if (!POOL_VERSIONS.some((version) => version === resource.version)) return refuseVersion(resource.version);
+  return judgeReview(object, operation === "UPDATE" ? (oldObject ?? null) : undefined);
+}
+
+/** Pools of a version that is not known may mean anything: they are not let through unread. */
+function refuseVersion(version: string): ReviewVerdict {
+  const message = `expected resource version ${POOL_VERSIONS.join(" or ")}, but got ${version}: name only those in the webhook's rules`;
+  return { refusal: { message, causes: [{ field: "apiVersion", message }] } };
 }
 
 /** Best effort: the write must not wait or fail for a hint; resync is its bound. */

@@ -261,10 +261,11 @@ function factOf({
   startedAt,
   durationMs,
 }: Passed & { startedAt: number }): Reconciled | undefined {
-  const { view, status, statusChanged, failures, actions, complete, resourceVersion } = result;
+  const { pool, view, status, statusChanged, failures, actions, complete, resourceVersion } = result;
   const silent = !statusChanged && failures.length === 0 && complete && Object.keys(actions).length === 0;
-  if (view === undefined || resourceVersion === undefined || silent) return undefined;
-  const { uid, generation } = view.seen.pool;
+  const hasNews = view !== undefined || status !== undefined;
+  if (pool === undefined || !hasNews || resourceVersion === undefined || silent) return undefined;
+  const { uid, generation } = pool;
   const { cluster, namespace, name } = wakeUp;
   return reconciledSchema.parse({
     version: 1,

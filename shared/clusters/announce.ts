@@ -42,7 +42,7 @@ function combine(announcements: readonly Announcement[]): Announcement[] {
 async function tell(
   cluster: Cluster,
   { pool, poolVersion, now }: AnnounceInput,
-  { type, reason, message, key }: Announcement,
+  { type, reason, message, key, once }: Announcement,
 ): Promise<boolean> {
   const name = `${pool.name}.${fnv1a([pool.uid, type, reason, message, key].join("\n"))}`;
   const time = new Date(now).toISOString().replace(/\.\d+Z$/, "Z");
@@ -69,7 +69,7 @@ async function tell(
     count: 1,
   });
   if (answer.ok || answer.failure.kind !== "alreadyExists") return answer.ok;
-  return type === "Normal" || countUp(cluster, { namespace: pool.namespace, name }, time);
+  return type === "Normal" || once === true || countUp(cluster, { namespace: pool.namespace, name }, time);
 }
 
 /** A warning that is told again is counted, as `kubectl describe` shows it: `(x3 over 5m)`. */

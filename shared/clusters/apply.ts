@@ -84,6 +84,7 @@ export async function applyPlan(plan: Plan, context: ApplyContext): Promise<Appl
     action.kind === "revokeDelete" ? touch(context, VIRTUAL_MACHINES, action.vm) : revokeRestart(action, context),
   );
   const revoked = !hasFailed(progress, "revokeDelete") && !hasFailed(progress, "revokeRestart");
+  if (revoked && !(await tryTemplate(plan, context, progress))) return progress;
   if (!revoked || !(await applyClaim(plan, context, progress))) {
     skip(of(plan, ...AFTER_CLAIM), progress);
     return progress;
@@ -125,6 +126,35 @@ const AFTER_CLAIM = [
   "pruneRevision",
   "dropPoolFinalizer",
 ] as const satisfies readonly ActionKind[];
+
+/**
+ * The first machine of a new revision is tried before anything is claimed or stored for it: a template that the cluster
+ * refuses costs no revision and no machine that it was to replace. False when it was refused, and nothing of the plan is done.
+ */
+async function tryTemplate(plan: Plan, context: ApplyContext, progress: Progress): Promise<boolean> {
+  const [first] = of(plan, "createVm");
+  const isNew = of(plan, "createRevision").length > 0;
+  const vm = first === undefined || !isNew ? undefined : machineOf(first, context);
+  if (first === undefined || vm === undefined || context.writeTimeLeftMs() <= 0) return true;
+  const answer = await context.cluster.create(VIRTUAL_MACHINES, context.seen.pool, vm, { dryRun: true });
+  if (answer.ok || !isAboutObject(answer.failure)) return true;
+  progress.outcomes.push({ action: first, ...failed(answer.failure) });
+  skip(
+    of(plan, "writeClaim", ...AFTER_CLAIM).filter((action) => action !== first),
+    progress,
+  );
+  return false;
+}
+
+/**
+ * Whether the refusal would meet every machine of the template. A quota or a missing right is none of that kind, nor is a
+ * webhook that cannot be asked without doing: then the create itself tells. Who refuses is said in words only.
+ */
+function isAboutObject({ status, definite, message }: ApiFailure): boolean {
+  if (!definite) return false;
+  if (status === 400) return !message.includes("does not support dry run");
+  return status === 422 || (status === 403 && /\bdenied (the )?request\b/.test(message));
+}
 
 /** Lets machines go: their disks first, and not the machine whose disks did not follow. */
 async function applyUpkeep(plan: Pick<Plan, "actions">, context: UpkeepContext, progress: Progress): Promise<void> {
@@ -225,27 +255,25 @@ async function applyGrowing<A extends Action>(
   }
 }
 
-async function applyCreates(
-  creates: readonly Extract<Action, { kind: "createVm" }>[],
-  context: ApplyContext,
-  progress: Progress,
-): Promise<void> {
+type CreateVm = Extract<Action, { kind: "createVm" }>;
+
+async function applyCreates(creates: readonly CreateVm[], context: ApplyContext, progress: Progress): Promise<void> {
   const tainted = new Set(progress.ledger.tainted);
   await applyGrowing(creates, progress, (action) => createVm(action, context, () => tainted.add(action.ordinal)));
   progress.ledger = { ...progress.ledger, tainted };
 }
 
-async function createVm(
-  { ordinal, revision }: Extract<Action, { kind: "createVm" }>,
-  context: ApplyContext,
-  onUnclear: () => void,
-): Promise<Result> {
-  const { cluster, seen, poolVersion } = context;
+function machineOf({ ordinal, revision }: CreateVm, { seen, poolVersion }: ApplyContext): object | undefined {
   const { pool, verdict } = seen;
-  if (!verdict.legal) return SKIPPED;
-  const poolApiVersion = `${POOL_GROUP}/${poolVersion}`;
-  const vm = buildVm({ pool, spec: verdict.spec, poolApiVersion, ordinal, revision });
-  const answer = await send(context, () => cluster.create(VIRTUAL_MACHINES, pool, vm), onUnclear);
+  if (!verdict.legal) return undefined;
+  return buildVm({ pool, spec: verdict.spec, poolApiVersion: `${POOL_GROUP}/${poolVersion}`, ordinal, revision });
+}
+
+async function createVm(action: CreateVm, context: ApplyContext, onUnclear: () => void): Promise<Result> {
+  const { cluster, seen } = context;
+  const vm = machineOf(action, context);
+  if (vm === undefined) return SKIPPED;
+  const answer = await send(context, () => cluster.create(VIRTUAL_MACHINES, seen.pool, vm), onUnclear);
   if (answer === undefined) return SKIPPED;
   if (answer.ok) return DONE;
   // Ours, or another's: the next look finds the name taken and counts it, or takes the next ordinal.

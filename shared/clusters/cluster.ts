@@ -70,6 +70,10 @@ export interface ListOptions {
   /** Only `metadata` of each object. */
   readonly metadataOnly?: boolean;
 }
+export interface CreateOptions {
+  /** The server does all but store the object. */
+  readonly dryRun: boolean;
+}
 export type Patch =
   | { readonly type: "json"; readonly operations: readonly JsonPatchOperation[] }
   | { readonly type: "merge"; readonly body: object };
@@ -87,7 +91,12 @@ export interface Cluster {
   get(type: ResourceType, at: ObjectPlace, subresource?: "scale"): Promise<Answer<unknown>>;
   /** A consistent list of all pages; never from a cache. */
   list(type: ResourceType, at: Place, options?: ListOptions): Promise<Answer<readonly unknown[]>>;
-  create(type: ResourceType, at: { readonly namespace: string }, object: object): Promise<Answer<unknown>>;
+  create(
+    type: ResourceType,
+    at: { readonly namespace: string },
+    object: object,
+    options?: CreateOptions,
+  ): Promise<Answer<unknown>>;
   patch(type: ResourceType, at: ObjectPlace, patch: Patch, subresource?: "status" | "scale"): Promise<Answer<unknown>>;
   delete(type: ResourceType, at: ObjectPlace, preconditions: Preconditions): Promise<Answer<unknown>>;
   /** The newest pool API version that is served, such as `v1beta1`. */
@@ -129,7 +138,7 @@ const PAGES_MAX = 100;
 const FIELD_MANAGER = "vmpool-functions";
 const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /** Newest first; KubeVirt before 1.8 has only v1alpha1. */
-const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
+export const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
 
 /** The verbs over one transport. */
 export function createCluster(options: ClusterOptions): ScalableCluster {
@@ -143,7 +152,10 @@ export function createCluster(options: ClusterOptions): ScalableCluster {
       return answer;
     },
     list: (type, at, listOptions) => listAll(call, pathOf(type, at), listOptions ?? {}),
-    create: (type, at, object) => call({ method: "POST", path: `${pathOf(type, at)}?${writeQuery()}`, body: object }),
+    create(type, at, object, { dryRun } = { dryRun: false }) {
+      const path = `${pathOf(type, at)}?${dryRun ? "dryRun=All&" : ""}${writeQuery()}`;
+      return call({ method: "POST", path, body: object });
+    },
     patch: (type, at, patch, subresource) =>
       call({
         method: "PATCH",

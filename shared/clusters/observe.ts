@@ -57,7 +57,13 @@ export type Look =
   | { readonly kind: "planned"; readonly seen: Observation; readonly plan: Plan; readonly poolVersion: string }
   | { readonly kind: "gone" }
   /** Half a picture never leads to a write. */
-  | { readonly kind: "unreadable"; readonly what: string; readonly failure: ApiFailure };
+  | {
+      readonly kind: "unreadable";
+      readonly what: string;
+      readonly failure: ApiFailure;
+      /** The pool, where that could be read: its owner is told. */
+      readonly of?: Pick<Observation, "now" | "pool" | "verdict"> & { readonly poolVersion: string };
+    };
 
 /** Observes and plans; where the plan needs to know more, reads that and plans again. */
 export async function lookAt(cluster: Cluster, place: PoolPlace, options: LookOptions): Promise<Look> {
@@ -73,9 +79,11 @@ export async function lookAt(cluster: Cluster, place: PoolPlace, options: LookOp
   const now = read.serverTimeMs ?? options.now();
   const verdict = judge(pool);
   const base = await observeMachines(cluster, { pool, verdict, wide: options.wide });
-  if (base.kind !== "read") return base;
+  const of = { now, pool, verdict, poolVersion: version.value };
+  if (base.kind !== "read") return { ...base, of };
   const seen: Observation = { ...UNREAD, now, pool, verdict, ledger: options.ledger, by: options.by, ...base.value };
-  return planWithNeeds(cluster, { seen, limits: options.limits, poolVersion: version.value });
+  const look = await planWithNeeds(cluster, { seen, limits: options.limits, poolVersion: version.value });
+  return look.kind === "unreadable" ? { ...look, of } : look;
 }
 
 /** What a pass looks at whose pool is not there: the machines first, the pools after them. */

@@ -1,10 +1,10 @@
 /** One pass of one pool: observe, plan, claim, apply, repeated until settled or out of time; then what there is to report. */
 import { EMPTY_LEDGER, type Ledger } from "../planning/claim.ts";
-import type { PoolStatus } from "../planning/model.ts";
+import type { Pool, PoolStatus } from "../planning/model.ts";
 import { CLAIM_ANNOTATION } from "../planning/names.ts";
 import { type ActionKind, describeAction, type Limits, type Observation, type Plan } from "../planning/plan.ts";
 import { findSecondWriter, type SecondWriter } from "../planning/second-writer.ts";
-import { type Announcement, type PassFailure, reportStatus } from "../planning/status.ts";
+import { type Announcement, type PassFailure, reportStatus, type StatusReport } from "../planning/status.ts";
 import { announce } from "./announce.ts";
 import { announceOutcomes, applyGone, applyPlan, countDone, failuresOf, isOvertaken, type Outcome } from "./apply.ts";
 import type { ApiFailure, Cluster } from "./cluster.ts";
@@ -42,6 +42,8 @@ export interface PassView {
 
 export interface PassResult {
   readonly outcome: "reconciled" | "gone" | "unreadable";
+  /** As read; undefined when it was not. */
+  readonly pool: Pool | undefined;
   readonly view: PassView | undefined;
   /** Decisions of all looks, in order. */
   readonly decisions: readonly string[];
@@ -193,31 +195,35 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
     complete: run.complete,
   };
   if (look === undefined || look.kind !== "planned") {
-    const unread = look?.kind === "unreadable" ? { what: look.what, failure: look.failure } : undefined;
+    const unread = look?.kind === "unreadable" ? look : undefined;
+    const reported = unread && (await reportUnread(unread, failures, deps));
     return {
       ...base,
       outcome: unread === undefined ? "gone" : "unreadable",
+      pool: unread?.of?.pool,
+      resourceVersion: run.resourceVersion ?? unread?.of?.pool.resourceVersion,
       view: undefined,
-      status: undefined,
-      statusChanged: false,
+      status: reported?.status,
+      statusChanged: reported?.changed ?? false,
       secondWriter: undefined,
-      unreadable: unread,
+      unreadable: unread && { what: unread.what, failure: unread.failure },
       again: (unread !== undefined && acted) || (unread === undefined && !run.complete),
     };
   }
   const { seen, plan, poolVersion } = look;
   const reported = seen.pool.deleting ? undefined : reportStatus({ ...seen, members: plan.members, failures });
   if (deps.mode === "act") {
-    const announcements = [
+    const announcements = oneFailureOfEach([
       ...run.announcements,
       ...failureAnnouncements(outcomes, seen),
       ...(reported?.announcements ?? []),
-    ];
+    ]);
     await announce(deps.cluster, { pool: seen.pool, poolVersion, announcements, now: seen.now });
   }
   return {
     ...base,
     outcome: "reconciled",
+    pool: seen.pool,
     view: { seen, plan },
     status: reported?.status,
     statusChanged: reported?.changed ?? false,
@@ -227,7 +233,34 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   };
 }
 
-/** At most one failure event a pass and kind. */
+/** What does not pass by itself, such as a right that the functions lack; what does is only logged. */
+const LASTING: ReadonlySet<ApiFailure["kind"]> = new Set(["forbidden", "notFound", "invalid", "garbled"]);
+
+/** The counts stay as they were; the condition says what could not be read. */
+async function reportUnread(
+  { what, failure, of }: Extract<Look, { kind: "unreadable" }>,
+  failures: readonly PassFailure[],
+  { mode, cluster, by }: PassDeps,
+): Promise<StatusReport | undefined> {
+  if (of === undefined || of.pool.deleting || !failure.definite || !LASTING.has(failure.kind)) return undefined;
+  const unread: PassFailure = { during: "reading", message: `${what}: ${failure.message}` };
+  const reported = reportStatus({ ...of, by, members: undefined, failures: [unread, ...failures] });
+  if (mode === "act") await announce(cluster, { ...of, announcements: reported.announcements });
+  return reported;
+}
+
+/** Of each kind of failure the first: all of them are in the condition. */
+export function oneFailureOfEach(announcements: readonly Announcement[]): readonly Announcement[] {
+  const told = new Set<string>();
+  return announcements.filter(({ reason }) => {
+    if (!reason.startsWith("Failed")) return true;
+    const isFirst = !told.has(reason);
+    told.add(reason);
+    return isFirst;
+  });
+}
+
+/** The first failure of each kind of action, with the machine that it is about. */
 function failureAnnouncements(outcomes: readonly Outcome[], { pool }: Observation): Announcement[] {
   const failed = (kind: ActionKind) =>
     outcomes.find((outcome) => outcome.action.kind === kind && failuresOf([outcome]).length > 0);

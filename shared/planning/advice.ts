@@ -1,52 +1,98 @@
-/** What is legal about a pool and yet not what its owner can want; told once for each generation, and nothing is held for it. */
+/** What is legal about a pool and yet not what its owner can want; told when it is written and once for each generation, and nothing is held for it. */
 import { parseClaim } from "./claim.ts";
-import type { Pool, PoolSpec } from "./model.ts";
+import { controllerOf, isPoolOwner, type Pool, type PoolSpec, type Vm } from "./model.ts";
 import { CLAIM_ANNOTATION } from "./names.ts";
+import { compareText } from "./selector.ts";
 import type { Announcement } from "./status.ts";
 import type { Verdict } from "./verdict.ts";
+
+type Legal = Extract<Verdict, { legal: true }>;
 
 interface Advice {
   /** Of the Kubernetes Event. */
   readonly reason: string;
   readonly message: string;
+  /** The same within the 120 characters that Kubernetes advises for warnings of admission. */
+  readonly warning: string;
 }
 
 /** What there is to tell of the generation that no claim has named yet; nothing of one that was seen to before. */
 export function adviseOwner(pool: Pool, verdict: Verdict): readonly string[] {
-  return advicesOn(pool, verdict).map(({ message }) => message);
+  return unseenAdvice(pool, verdict).map(({ message }) => message);
 }
 
 /** The same as Kubernetes Events, to be written when the generation's first claim was. */
 export function announceAdvice(pool: Pool, verdict: Verdict): readonly Announcement[] {
   const key = String(pool.generation);
-  return advicesOn(pool, verdict).map((advice) => ({ type: "Warning", key, ...advice }));
+  return unseenAdvice(pool, verdict).map(({ reason, message }) => ({ type: "Warning", key, reason, message }));
 }
 
-function advicesOn(pool: Pool, verdict: Verdict): readonly Advice[] {
+/** The same in short, for whoever writes the pool. */
+export function warningsOf(verdict: Verdict): readonly string[] {
+  return verdict.legal ? advicesOn(verdict).map(({ warning }) => warning) : [];
+}
+
+/** How many other pools are named. */
+const OTHERS_MAX = 3;
+
+/**
+ * Machines of other pools that this pool's selector matches, too. Admission cannot know of them; a pass has read them anyway.
+ * An earlier pool of the same name is no other: its machines are on their way out.
+ */
+export function announceOverlap(pool: Pool, verdict: Verdict, selected: readonly Vm[]): readonly Announcement[] {
+  if (!verdict.legal) return [];
+  const others = new Set<string>();
+  for (const vm of selected) {
+    const owner = controllerOf(vm);
+    if (owner === undefined || vm.terminating || !isPoolOwner(owner)) continue;
+    if (owner.uid !== pool.uid && owner.name !== pool.name) others.add(owner.name);
+  }
+  if (others.size === 0) return [];
+  const names = [...others].sort(compareText);
+  const more = names.length > OTHERS_MAX ? ` and ${names.length - OTHERS_MAX} more` : "";
+  const message = `selector "${verdict.selector.text}" also matches machines of ${names.slice(0, OTHERS_MAX).join(", ")}${more}: each pool keeps to its own, but a Service or an autoscaler cannot tell them apart; give every pool a label of its own`;
+  return [{ type: "Warning", reason: "SelectorOverlap", message, key: String(pool.generation), once: true }];
+}
+
+function unseenAdvice(pool: Pool, verdict: Verdict): readonly Advice[] {
   if (!verdict.legal || pool.deleting) return [];
   const claim = parseClaim(pool.annotations?.[CLAIM_ANNOTATION]);
-  if (claim?.generation === pool.generation) return [];
-  const labels = instanceLabelsProblem(verdict);
+  return claim?.generation === pool.generation ? [] : advicesOn(verdict);
+}
+
+function advicesOn(verdict: Legal): readonly Advice[] {
+  return [...instanceLabelsAdvice(verdict), ...memoryAdvice(verdict.spec), ...availabilityAdvice(verdict.spec)];
+}
+
+/** Launcher pods carry the labels of the instance template; by the pool's selector they are looked for. */
+function instanceLabelsAdvice({ spec, selector }: Legal): readonly Advice[] {
+  const labels = spec.virtualMachineTemplate.spec.template.metadata?.labels ?? {};
+  if (selector.matches(labels)) return [];
+  const field = "spec.virtualMachineTemplate.spec.template.metadata.labels";
+  const message = `selector "${selector.text}" does not match ${field}, which are ${JSON.stringify(labels)}: a Service with this selector finds no pods, nor does an autoscaler; give the instances the same labels as the machines`;
   return [
-    ...(labels === undefined ? [] : [{ reason: "LabelsMissing", message: labels }]),
-    ...memoryFields(verdict.spec).map((field) => ({ reason: "MemoryNotKept", message: describeMemory(field) })),
+    { reason: "LabelsMissing", message, warning: `${field}: not matched by spec.selector, so a Service finds no pods` },
   ];
 }
 
 /** The strategies that ask for more than this version keeps. */
-function memoryFields({ scaleInStrategy }: PoolSpec): readonly string[] {
+function memoryAdvice({ scaleInStrategy }: PoolSpec): readonly Advice[] {
   const strategies = ["proactive", "opportunistic"] as const;
-  const asking = strategies.filter((name) => scaleInStrategy?.[name]?.statePreservation === "Online");
-  return asking.map((name) => `spec.scaleInStrategy.${name}.statePreservation`);
+  return strategies.flatMap((name) => {
+    if (scaleInStrategy?.[name]?.statePreservation !== "Online") return [];
+    const field = `spec.scaleInStrategy.${name}.statePreservation`;
+    const message = `${field} is Online: disks are kept as with Offline, and the memory of machines is not kept by this version; a machine that takes over kept disks boots from them`;
+    return [
+      { reason: "MemoryNotKept", message, warning: `${field}: Online keeps disks as Offline does, but no memory` },
+    ];
+  });
 }
 
-function describeMemory(field: string): string {
-  return `${field} is Online: disks are kept as with Offline, and the memory of machines is not kept by this version; a machine that takes over kept disks boots from them`;
-}
-
-/** Launcher pods carry the labels of the instance template; by the pool's selector they are looked for. */
-function instanceLabelsProblem({ spec, selector }: Extract<Verdict, { legal: true }>): string | undefined {
-  const labels = spec.virtualMachineTemplate.spec.template.metadata?.labels ?? {};
-  if (selector.matches(labels)) return undefined;
-  return `selector "${selector.text}" does not match spec.virtualMachineTemplate.spec.template.metadata.labels, which are ${JSON.stringify(labels)}: a Service with this selector finds no pods, nor does an autoscaler; give the instances the same labels as the machines`;
+/** The default, which nobody has to write; whoever writes it means something else. */
+function availabilityAdvice({ maxUnavailable, updateStrategy }: PoolSpec): readonly Advice[] {
+  const isUsed = !updateStrategy?.unmanaged && !updateStrategy?.opportunistic;
+  if (!isUsed || typeof maxUnavailable !== "string" || Number(maxUnavailable.slice(0, -1)) !== 100) return [];
+  const says = `spec.maxUnavailable: ${maxUnavailable} lets a roll-out take all machines down at once`;
+  const message = `${says}; write 25%, or the number of machines that may be missing`;
+  return [{ reason: "AvailabilityNotKept", message, warning: `${says}; write 25%, say` }];
 }

@@ -1,5 +1,5 @@
 /** Decides what one pool needs next; performs no I/O. The one entry to all other rules of this folder. */
-import { adviseOwner } from "./advice.ts";
+import { adviseOwner, announceOverlap } from "./advice.ts";
 import {
   CLAIM_ITEMS_MAX,
   type Claim,
@@ -177,7 +177,7 @@ export function planPass(seen: Observation, limits: Limits): Plan {
     needs,
     actions: needs.length > 0 ? [] : [...upkeep.actions, ...growth.actions],
     reasons: [...upkeep.reasons, ...growth.reasons, ...adviseOwner(seen.pool, verdict)],
-    announcements: growth.announcements,
+    announcements: [...growth.announcements, ...announceOverlap(seen.pool, verdict, seen.selected)],
     members: parts.members,
   };
 }

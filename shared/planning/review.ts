@@ -1,13 +1,17 @@
 /** Judges a create or update of a pool before it is stored, with the rules that guard the pass. */
 import * as z from "zod";
+import { warningsOf } from "./advice.ts";
 import { describeProblems, type Problem } from "./errors.ts";
-import { canonicalJson, recordOf } from "./json.ts";
+import { canonicalJson, isRecord, recordOf } from "./json.ts";
 import { type PoolSpec, poolSpecSchema } from "./model.ts";
+import { labelSelectorSchema, parseSelector } from "./selector.ts";
 import { templateHash } from "./template-change.ts";
 import { judge, nameProblems } from "./verdict.ts";
 
 export interface ReviewVerdict {
   readonly refusal?: { readonly message: string; readonly causes: readonly Problem[] };
+  /** What is legal and yet probably not meant; kubectl prints them. */
+  readonly warnings?: readonly string[];
 }
 
 const reviewedSchema = z.object({
@@ -15,31 +19,47 @@ const reviewedSchema = z.object({
     name: z.string().optional(),
     generateName: z.string().optional(),
     generation: z.int().nonnegative().optional(),
-    deletionTimestamp: z.string().optional(),
   }),
   spec: z.unknown().optional(),
 });
 
-/** A pool on its way out is never refused: rules that became stricter must not keep its finalizer from being dropped. */
+/**
+ * `oldObject` is undefined for a create. An update that leaves the spec as it is, is never refused: rules that became
+ * stricter must not keep finalizers from being dropped, of a pool on its way out least of all.
+ */
 export function judgeReview(object: unknown, oldObject: unknown): ReviewVerdict {
   const parsed = reviewedSchema.safeParse(object);
   if (!parsed.success) return refuse([{ field: "metadata", message: "is not what the API promises" }]);
   const { metadata, spec } = parsed.data;
-  if (metadata.deletionTimestamp !== undefined) return {};
-  const name = metadata.name ?? metadata.generateName ?? "";
-  const oldSpec = recordOf(oldObject)["spec"];
+  if (oldObject !== undefined && !isRecord(oldObject)) return refuse([OLD_POOL_MISSING]);
+  const oldSpec = oldObject?.["spec"];
+  if (oldObject !== undefined && canonicalJson(oldSpec) === canonicalJson(spec)) return {};
+  const name = metadata.name || generatedName(metadata.generateName ?? "");
   const verdict = judge({ name, spec });
   const problems = [
     ...(verdict.legal ? [] : verdict.problems),
-    ...selectorChange(spec, oldSpec),
+    ...(oldObject === undefined ? [] : selectorChange(spec, oldSpec)),
     ...(verdict.legal && isNewTemplate(verdict.spec, oldSpec) ? nameProblems(name, metadata.generation ?? 1) : []),
   ];
-  return problems.length === 0 ? {} : refuse(problems);
+  return problems.length === 0 ? { warnings: warningsOf(verdict) } : refuse(problems);
+}
+
+const OLD_POOL_MISSING: Problem = {
+  field: "",
+  message: "could not fetch the old pool: an update is reviewed with oldObject, by which the selector is compared",
+};
+
+/** What the API server makes of `generateName`: its beginning, and five characters that are not known yet. */
+function generatedName(prefix: string): string {
+  return prefix === "" ? "" : `${prefix.slice(0, 58)}?????`;
 }
 
 function selectorChange(spec: unknown, oldSpec: unknown): Problem[] {
-  if (oldSpec === undefined || selectorOf(oldSpec) === selectorOf(spec)) return [];
-  return [{ field: "spec.selector", message: "selector is immutable after creation." }];
+  if (oldSpec === undefined) return [];
+  const before = selectorOf(oldSpec);
+  if (before === selectorOf(spec)) return [];
+  const message = `selector is immutable after creation: keep ${before}, or make another pool`;
+  return [{ field: "spec.selector", message }];
 }
 
 /** Machines of another template name another revision, whose name has the generation in it. */
@@ -48,8 +68,12 @@ function isNewTemplate(spec: PoolSpec, oldSpec: unknown): boolean {
   return before !== undefined && templateHash(before) !== templateHash(spec);
 }
 
+/** Two selectors of one text ask for the same labels, in whatever order they are written. */
 function selectorOf(spec: unknown): string {
-  return canonicalJson(recordOf(spec)["selector"]);
+  const written = recordOf(spec)["selector"];
+  const read = labelSelectorSchema.safeParse(written);
+  const parsed = read.success ? parseSelector(read.data, "") : undefined;
+  return parsed?.problems.length === 0 ? JSON.stringify(parsed.parsed.text) : canonicalJson(written);
 }
 
 function refuse(causes: readonly Problem[]): ReviewVerdict {

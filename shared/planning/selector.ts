@@ -44,6 +44,7 @@ export interface ParsedSelector {
 /** The largest number that the API compares: an int64. */
 const INTEGER_MAX = 9_223_372_036_854_775_807n;
 const NAME = /^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)$/;
+const LABEL_FORM = 'write at most 63 letters, digits, "-", "_" and ".", the first and the last no sign';
 const PREFIX = /^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/;
 
 /** Parses `selector`; the problems carry paths below `field`. */
@@ -137,13 +138,13 @@ function parseOperator({ operator, values, at }: Written, accepted: string): Req
 function keyProblems(key: string, field: string): Problem[] {
   const slash = key.indexOf("/");
   const legal = slash === -1 ? NAME.test(key) : PREFIX.test(key.slice(0, slash)) && NAME.test(key.slice(slash + 1));
-  return legal ? [] : [{ field, message: `"${key}" is not a valid label key` }];
+  return legal ? [] : [{ field, message: `"${key}" is not a valid label key: ${LABEL_FORM}` }];
 }
 
 function valueProblems(values: readonly string[], field: string): Problem[] {
   return values
     .filter((value) => value !== "" && !NAME.test(value))
-    .map((value) => ({ field, message: `"${value}" is not a valid label value` }));
+    .map((value) => ({ field, message: `"${value}" is not a valid label value: ${LABEL_FORM}` }));
 }
 
 /** A sign is no part of a label value, so no number below 0 can be asked for. */

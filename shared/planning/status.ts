@@ -17,11 +17,13 @@ export interface Announcement {
   readonly message: string;
   /** Events of one pool, reason, message and key are the same event: it is counted up, or told once. */
   readonly key: string;
+  /** A warning that is not counted up when it is told again. */
+  readonly once?: true;
 }
 
 /** What a pass could not do, in words for the pool's owner. */
 export interface PassFailure {
-  readonly during: "scaleOut" | "scaleIn" | "update" | "pruning" | "upkeep";
+  readonly during: "reading" | "scaleOut" | "scaleIn" | "update" | "pruning" | "upkeep";
   /** The API server's message; never a header, a token or a body. */
   readonly message: string;
 }
@@ -30,7 +32,7 @@ export interface StatusInput {
   readonly now: number;
   readonly pool: Pool;
   readonly verdict: Verdict;
-  /** Undefined when the machines were not read, because the pool is illegal. */
+  /** Undefined when the machines were not read, because the pool is illegal, or could not be. */
   readonly members: readonly Vm[] | undefined;
   readonly failures: readonly PassFailure[];
   /** The deployment that reports. */
@@ -128,6 +130,8 @@ function describeFailures(
   const more = messages.length > MESSAGES_MAX ? `; and ${messages.length - MESSAGES_MAX} more` : "";
   const text = `${messages.slice(0, MESSAGES_MAX).join("; ")}${more}`;
   switch (first.during) {
+    case "reading":
+      return ["FailedRead", `error while reading ${text}`];
     case "scaleOut":
       return ["FailedScaleOut", `error during scale out: ${text}`];
     case "scaleIn":

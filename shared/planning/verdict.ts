@@ -1,11 +1,15 @@
 /** Judges a pool's spec: legal, or the list of what is wrong with it. The admission webhook and the pass use the same rules. */
 import type * as z from "zod";
+import { parseDuration } from "./duration.ts";
 import type { Problem } from "./errors.ts";
+import { isRecord } from "./json.ts";
 import { type Pool, type PoolSpec, poolSpecSchema } from "./model.ts";
 import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
 import { selectorsProblems } from "./selection.ts";
 import { type ParsedSelector, parseSelector } from "./selector.ts";
+import { shapeProblems } from "./shape.ts";
 
+const SELECTOR = "spec.selector";
 /** How many problems of one pool are told. */
 const PROBLEMS_MAX = 20;
 
@@ -18,29 +22,37 @@ const FIRST_GENERATION = 1;
 
 /** Says whether the pool may be acted on; never throws, whatever the spec holds. */
 export function judge(pool: Pick<Pool, "name" | "spec">): Verdict {
-  const shape = poolSpecSchema.safeParse(pool.spec);
-  if (!shape.success) return { legal: false, problems: shapeProblems(shape.error) };
-  const spec = shape.data;
-  const selector = parseSelector(spec.selector, "spec.selector");
+  const shape = poolSpecSchema.safeParse(pool.spec, { reportInput: true });
   const problems = [
     ...nameProblems(pool.name, FIRST_GENERATION),
-    ...selector.problems,
-    ...(selector.problems.length === 0 ? membershipProblems(spec, selector.parsed) : []),
+    ...(shape.success ? [] : shapeProblems(shape.error)),
+    ...ruleProblems(shape.success ? shape.data : soundFields(pool.spec, shape.error)),
+  ];
+  if (!shape.success || problems.length > 0) return { legal: false, problems: problems.slice(0, PROBLEMS_MAX) };
+  return { legal: true, spec: shape.data, selector: parseSelector(shape.data.selector, SELECTOR).parsed };
+}
+
+const soundSchema = poolSpecSchema.partial();
+type SoundSpec = z.infer<typeof soundSchema>;
+
+/** The fields whose shape is legal, so that all that is wrong with a spec is told at once. */
+function soundFields(spec: unknown, { issues }: z.ZodError): SoundSpec {
+  if (!isRecord(spec)) return {};
+  const broken = new Set(issues.map(({ path }) => path[0]));
+  const sound = Object.entries(spec).filter(([field]) => !broken.has(field));
+  return soundSchema.safeParse(Object.fromEntries(sound)).data ?? {};
+}
+
+function ruleProblems(spec: SoundSpec): Problem[] {
+  return [
+    ...selectorProblems(spec),
     ...maxUnavailableProblems(spec.maxUnavailable),
     ...strategyProblems(spec.updateStrategy, "spec.updateStrategy"),
     ...strategyProblems(spec.scaleInStrategy, "spec.scaleInStrategy"),
     ...policyProblems(spec.updateStrategy, "spec.updateStrategy"),
     ...policyProblems(spec.scaleInStrategy, "spec.scaleInStrategy"),
+    ...durationProblems(spec.autohealing?.minFailingToStartDuration),
   ];
-  if (problems.length > 0) return { legal: false, problems: problems.slice(0, PROBLEMS_MAX) };
-  return { legal: true, spec, selector: selector.parsed };
-}
-
-function shapeProblems(error: z.ZodError): Problem[] {
-  return error.issues.slice(0, PROBLEMS_MAX).map(({ path, message }) => ({
-    field: ["spec", ...path].map(String).join("."),
-    message,
-  }));
 }
 
 /** The name of a generation's revision becomes a label value, which has a length limit. */
@@ -51,17 +63,22 @@ export function nameProblems(name: string, generation: number): Problem[] {
   return [{ field: "metadata.name", message }];
 }
 
-function membershipProblems(spec: PoolSpec, selector: ParsedSelector): Problem[] {
-  const labels = spec.virtualMachineTemplate.metadata?.labels ?? {};
+function selectorProblems({ selector, virtualMachineTemplate }: SoundSpec): readonly Problem[] {
+  if (selector === undefined) return [];
+  const { parsed, problems } = parseSelector(selector, SELECTOR);
+  if (problems.length > 0 || virtualMachineTemplate === undefined) return problems;
+  const labels = virtualMachineTemplate.metadata?.labels ?? {};
   const empty = Object.keys(labels).length === 0;
-  if (!empty && selector.matches(labels)) return [];
+  if (!empty && parsed.matches(labels)) return [];
   const shown = empty ? "are empty" : `are ${JSON.stringify(labels)}`;
-  const message = `selector "${selector.text}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
-  return [{ field: "spec.selector", message }];
+  const message = `selector "${parsed.text}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
+  return [{ field: SELECTOR, message }];
 }
 
+const PERCENT_EXAMPLE = "write a percentage such as 25%, or a number of machines such as 1, without quotes";
+
 function maxUnavailableProblems(value: PoolSpec["maxUnavailable"]): Problem[] {
-  const problem = (message: string) => [{ field: "spec.maxUnavailable", message }];
+  const problem = (message: string) => [{ field: "spec.maxUnavailable", message: `${message}: ${PERCENT_EXAMPLE}` }];
   if (value === undefined || value === null) return [];
   if (typeof value === "number") return value > 0 ? [] : problem("maxUnavailable must be greater than 0");
   if (!value.endsWith("%")) return problem("maxUnavailable percentage must end with %");
@@ -70,6 +87,18 @@ function maxUnavailableProblems(value: PoolSpec["maxUnavailable"]): Problem[] {
   const percent = Number(digits);
   if (percent >= 1 && percent <= 100) return [];
   return problem(`maxUnavailable percentage value ${percent} must be between 1 and 100`);
+}
+
+function durationProblems(text: string | null | undefined): Problem[] {
+  if (text === undefined || text === null) return [];
+  const field = "spec.autohealing.minFailingToStartDuration";
+  const durationMs = parseDuration(text);
+  if (durationMs === undefined) {
+    return [{ field, message: `"${text}" is not a duration: write numbers with units, such as 90s, 5m or 1h30m` }];
+  }
+  if (durationMs > 0) return [];
+  const message = `must be longer than 0, not "${text}", or every machine that starts would be replaced at once: write how long a machine may fail to start, such as 5m`;
+  return [{ field, message }];
 }
 
 const STRATEGIES = ["unmanaged", "opportunistic", "proactive"] as const;
@@ -81,7 +110,10 @@ function strategyProblems(
   const found = STRATEGIES.filter((name) => strategy?.[name] !== undefined && strategy[name] !== null);
   if (found.length < 2) return [];
   return [
-    { field, message: `only one strategy can be configured at a time: but found ${found.join(", ")} strategies` },
+    {
+      field,
+      message: `only one strategy can be configured at a time: but found ${found.join(", ")} strategies; keep one of them`,
+    },
   ];
 }
 

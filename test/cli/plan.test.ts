@@ -78,7 +78,9 @@ it("names each problem of a pool that is held, with its field", async () => {
   expect(exitCode).toBe(2);
   expect(stdout).toContain("ci/web is held");
   expect(stdout).toMatch(/^ {2}spec\.selector: /m);
-  expect(stdout).toMatch(/^ {2}spec\.maxUnavailable: maxUnavailable must be greater than 0$/m);
+  expect(stdout).toMatch(
+    /^ {2}spec\.maxUnavailable: maxUnavailable must be greater than 0: write a percentage such as 25%/m,
+  );
 });
 
 it("answers with JSON that holds no template", async () => {
@@ -161,7 +163,7 @@ it("says what admission would refuse, a new selector included", async () => {
 
   expect(exitCode).toBe(2);
   expect(stdout).toContain("ci/web as in the manifest is illegal");
-  expect(stdout).toContain("  spec.selector: selector is immutable after creation.");
+  expect(stdout).toContain("  spec.selector: selector is immutable after creation: keep");
 });
 
 it("warns when the manifest leaves out how many machines there are to be", async () => {

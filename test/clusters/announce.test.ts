@@ -1,5 +1,6 @@
 import { expect, it } from "vitest";
 import { announce } from "../../shared/clusters/announce.ts";
+import { oneFailureOfEach } from "../../shared/clusters/reconcile-pool.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { parsePool } from "../../shared/planning/model.ts";
 import type { Announcement } from "../../shared/planning/status.ts";
@@ -138,4 +139,28 @@ it("says how many could not be written, and fails nothing for it", async () => {
 
   expect(lost).toBe(1);
   expect(wire.sent).toHaveLength(3);
+});
+
+it("tells each kind of failure once a pass, the first, and everything else as often as it was", () => {
+  const told = (reason: string, message: string) => ({ type: "Warning", reason, message, key: "" }) as const;
+  const all = [
+    told("KeptDiskUnfit", "disk-1"),
+    told("KeptDiskUnfit", "disk-2"),
+    told("FailedUpdate", "web-0"),
+    told("FailedUpdate", "disk-0"),
+    told("FailedDelete", "web-3"),
+    told("FailedUpdate", "error during VM update"),
+  ];
+  expect(oneFailureOfEach(all).map(({ message }) => message)).toEqual(["disk-1", "disk-2", "web-0", "web-3"]);
+});
+
+it("does not count up a warning that is to be told once", async () => {
+  const wire = aWire(on(`POST ${EVENT_LIST}`, refusal(409, "AlreadyExists")));
+  const pool = parsePool(aPool());
+  if (pool === undefined) throw new TypeError("the test's own pool is not valid");
+  const overlap = { type: "Warning", reason: "SelectorOverlap", message: "b", key: "1", once: true } as const;
+
+  const input = { pool, poolVersion: "v1beta1", announcements: [overlap], now: NOW };
+  expect(await announce(aCluster(wire).cluster, input)).toBe(0);
+  expect(wire.sent).toHaveLength(1);
 });

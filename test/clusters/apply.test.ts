@@ -34,6 +34,7 @@ import {
 const CREATE = `POST ${VMS}`;
 const CLAIM = `PATCH ${poolPath()}`;
 const CLAIM_POINTER = "/metadata/annotations/vmpool-functions~1pass";
+const BUSY = refusal(429, "TooManyRequests", "slow down", { "retry-after": "3" });
 const WRITTEN = on(CLAIM, ok({ metadata: { resourceVersion: "101" } }));
 
 function must<T>(value: T | undefined): T {
@@ -126,6 +127,26 @@ function aGauge(reply: (request: ApiRequest) => ApiResponse = () => ok({})) {
   };
 }
 
+it.each(["already", "failed", "skipped"] as const)("tells of no success where a call was %s (D26, D34)", (result) => {
+  const vm = aSeenVm(0);
+  const disk = aDisk(0);
+  const instance = anInstance(0);
+  const actions: readonly Action[] = [
+    writeClaim(),
+    ...creates(1),
+    { kind: "deleteVm", vm, why: "test" },
+    { kind: "updateVm", vm, revision: "web-2", patch: {}, why: "test" },
+    { kind: "restartInstance", vm, instance, why: "test" },
+    { kind: "changeDisk", vm, disk, metadata: {}, released: true, why: "test" },
+  ];
+  const seen = anObservation({ now: NOW, pool: aSeenPool() });
+  const outcomes = (outcome: typeof result | "done") =>
+    actions.map((action) => ({ action, result: outcome, failure: undefined }));
+
+  expect(announceOutcomes(seen, outcomes(result))).toEqual([]);
+  expect(announceOutcomes(seen, outcomes("done")).map(({ type }) => type)).toContain("Normal");
+});
+
 it("creates in batches that double", async () => {
   const gauge = aGauge();
   const done = await apply(creates(20), { routes: [on(CREATE, gauge.answer)] });
@@ -155,6 +176,82 @@ it.each([
   expect(resultsOf(done)).toEqual({ ...(sent === 1 ? {} : { done: sent - 1 }), failed: 1, skipped: 20 - sent });
   expect(done.ledger.tainted).toEqual(new Set());
   expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message: "exceeded quota" }]);
+});
+
+const NEW: readonly Action[] = [
+  writeClaim({ create: new Map([0, 1, 2].map((ordinal) => [ordinal, NOW])) }),
+  { kind: "createRevision", name: "web-1", why: "test" },
+  ...creates(3),
+];
+const MADE = on(`POST ${REVISIONS}`, ok({}));
+
+it("tries the first machine of a new revision before anything is claimed, and makes all", async () => {
+  const done = await apply(NEW, { routes: [WRITTEN, MADE, on(CREATE, ok({}))] });
+
+  expect(linesOf(done.wire)).toEqual([CREATE, CLAIM, `POST ${REVISIONS}`, CREATE, CREATE, CREATE]);
+  expect(done.wire.sent.map(({ path }) => path.includes("dryRun=All"))).toEqual([
+    true,
+    false,
+    false,
+    false,
+    false,
+    false,
+  ]);
+  expect(done.wire.sent[0]?.body).toEqual(done.wire.sent[3]?.body);
+  expect(resultsOf(done)).toEqual({ done: 5 });
+});
+
+it.each<[string, readonly Action[]]>([
+  ["its revision is there", NEW.filter(({ kind }) => kind !== "createRevision")],
+  ["machines that are there are to name its revision", NEW.filter(({ kind }) => kind !== "createVm")],
+])("tries no machine when %s", async (_what, actions) => {
+  const done = await apply(actions, { routes: [WRITTEN, MADE, on(CREATE, ok({}))] });
+
+  expect(done.wire.sent.filter(({ path }) => path.includes("dryRun"))).toEqual([]);
+});
+
+const DENIED = 'admission webhook "vms.example.com" denied the request: no';
+
+it.each<[string, Reply, string]>([
+  ["is invalid", refusal(422, "Invalid", "spec.running: required"), "spec.running: required"],
+  ["cannot be read", refusal(400, "BadRequest", 'unknown field "spec.x"'), 'unknown field "spec.x"'],
+  ["is denied by a webhook", refusal(403, "Forbidden", DENIED), DENIED],
+])("does nothing for a template that %s, and tells it once", async (_what, reply, message) => {
+  const vm = aSeenVm(7);
+  const plan: readonly Action[] = [...NEW, { kind: "deleteVm", vm, why: "replaced" }];
+  const done = await apply(plan, { routes: [on(CREATE, reply)] });
+
+  expect(done.wire.sent).toHaveLength(1);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 5 });
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message }]);
+  expect(announceOutcomes(done.seen, done.outcomes)).toEqual([]);
+  expect(done.ledger).toEqual(EMPTY_LEDGER);
+});
+
+it.each<[string, Reply]>([
+  ["finds a quota used up", refusal(403, "Forbidden", 'virtualmachines "web-0" is forbidden: exceeded quota: few')],
+  ["may not create", refusal(403, "Forbidden", 'virtualmachines is forbidden: User "x" cannot create resource')],
+  [
+    "meets a webhook that has side effects",
+    refusal(400, "BadRequest", 'admission webhook "x" does not support dry run'),
+  ],
+  ["finds the name taken", refusal(409, "AlreadyExists")],
+  ["is throttled", BUSY],
+  ["meets a broken webhook", refusal(500, "InternalError", "failed calling webhook")],
+  ["gets no answer", networkError("ECONNRESET")],
+])("goes on when a trial %s: the create itself tells", async (_what, reply) => {
+  const done = await apply(NEW, { routes: [WRITTEN, MADE, on(CREATE, reply, ok({}))] });
+
+  expect(resultsOf(done)).toEqual({ done: 5 });
+  expect(done.sleeps).toEqual([]);
+  expect(done.ledger.tainted).toEqual(new Set());
+});
+
+it("tries nothing when no time is left to act on it", async () => {
+  const done = await apply(NEW, { routes: [], timeLeftMs: () => 0 });
+
+  expect(done.wire.sent).toEqual([]);
+  expect(resultsOf(done)).toEqual({ skipped: 5 });
 });
 
 it("goes on when a machine's name is taken: the next look says whose it is", async () => {
@@ -202,8 +299,6 @@ it("keeps what earlier loops have tainted", async () => {
 
   expect(done.ledger.tainted).toEqual(new Set([9]));
 });
-
-const BUSY = refusal(429, "TooManyRequests", "slow down", { "retry-after": "3" });
 
 it("is as patient as the server asks, three times", async () => {
   const done = await apply(creates(1), { routes: [on(CREATE, BUSY)] });
@@ -384,15 +479,16 @@ it.each<[string, Reply, Ledger]>([
     ...creates(2),
     { kind: "deleteVm", vm: aSeenVm(3), why: "test" },
   ];
-  const done = await apply(actions, { routes: [on(CLAIM, reply)], ledger: OWNING });
+  const done = await apply(actions, { routes: [on(CREATE, ok({})), on(CLAIM, reply)], ledger: OWNING });
 
-  expect(linesOf(done.wire)).toEqual([CLAIM]);
+  expect(linesOf(done.wire)).toEqual([CREATE, CLAIM]);
+  expect(done.wire.sent[0]?.path).toContain("dryRun=All");
   expect(resultsOf(done)).toEqual({ failed: 1, skipped: 4 });
   expect(done.ledger).toEqual(ledger);
   expect(done.poolResourceVersion).toBeUndefined();
 });
 
-it("does upkeep, revocations, the claim, revision, creates and deletes, in this order", async () => {
+it("does upkeep, revocations, the trial, the claim, revision, creates and deletes, in this order", async () => {
   const [leaving, revoked, surplus] = [aSeenVm(1), aSeenVm(2), aSeenVm(3)];
   const actions: readonly Action[] = [
     { kind: "deleteVm", vm: surplus, why: "test" },
@@ -402,7 +498,15 @@ it("does upkeep, revocations, the claim, revision, creates and deletes, in this 
     { kind: "revokeDelete", vm: revoked, why: "test" },
     { kind: "dropVmFinalizer", vm: leaving, why: "test" },
   ];
-  const lines = [`PATCH ${VMS}/web-1`, `PATCH ${VMS}/web-2`, CLAIM, `POST ${REVISIONS}`, CREATE, `DELETE ${VMS}/web-3`];
+  const lines = [
+    `PATCH ${VMS}/web-1`,
+    `PATCH ${VMS}/web-2`,
+    CREATE,
+    CLAIM,
+    `POST ${REVISIONS}`,
+    CREATE,
+    `DELETE ${VMS}/web-3`,
+  ];
   const done = await apply(actions, { routes: lines.map((line) => on(line, ok({ metadata: {} }))) });
 
   expect(linesOf(done.wire)).toEqual(lines);

@@ -56,6 +56,12 @@ it("creates an object in its namespace, under our name and with a short server t
   ]);
 });
 
+it("creates nothing where it only asks", async () => {
+  const line = `POST ${VMS}`;
+  const [sent] = await requestOf(line, (cluster) => cluster.create(VIRTUAL_MACHINES, AT, {}, { dryRun: true }));
+  expect(sent?.path).toBe(`${VMS}?dryRun=All&fieldManager=vmpool-functions&timeout=10s`);
+});
+
 it("names group and version in the path, except those of the core", async () => {
   const wire = aWire(on("GET /apis/apps/v1/namespaces/ci/controllerrevisions/web", ok({})));
   await aCluster(wire).cluster.get(CONTROLLER_REVISIONS, AT);

@@ -49,7 +49,8 @@ const metadataOf = ({ body }: ProxyRequest): Readonly<Record<string, unknown>> =
 const WRITES = {
   "writing the claim": (request) => request.method === "PATCH" && isPool(request) && Array.isArray(request.body),
   "creating the revision": ({ method, path }) => method === "POST" && path.endsWith("/controllerrevisions"),
-  "creating a machine": ({ method, path }) => method === "POST" && path.endsWith("/virtualmachines"),
+  "trying a machine": ({ method, path, isDry }) => method === "POST" && path.endsWith("/virtualmachines") && isDry,
+  "creating a machine": ({ method, path, isDry }) => method === "POST" && path.endsWith("/virtualmachines") && !isDry,
   "creating an event": ({ method, path }) => method === "POST" && path.endsWith("/events"),
   "writing the status": ({ method, path }) => method === "PATCH" && path.endsWith("/status"),
   "deleting a machine": (request) => request.method === "DELETE" && isMachine(request),
@@ -149,6 +150,7 @@ describe.concurrent("a pool of three comes up although the functions die", () =>
     around(
       ["writing the claim", 1],
       ["creating the revision", 1],
+      ["trying a machine", 1],
       ["creating a machine", 1],
       ["creating a machine", 2],
       ["creating a machine", 3],

@@ -15,7 +15,10 @@ function aPool(spec: object = {}, metadata: object = {}) {
     metadata: { name: "web", namespace: "ci", uid: "uid-web", resourceVersion: "1", generation: 1, ...metadata },
     spec: {
       selector: { matchLabels: LABELS },
-      virtualMachineTemplate: { metadata: { labels: LABELS }, spec: { template: { spec: {} } } },
+      virtualMachineTemplate: {
+        metadata: { labels: LABELS },
+        spec: { template: { metadata: { labels: LABELS }, spec: {} } },
+      },
       ...spec,
     },
   };
@@ -65,7 +68,7 @@ describe("a pool that is reviewed", () => {
       "Foo",
     ],
     ["a selector that does not match", { selector: { matchLabels: { app: "db" } } }, "spec.selector", "app=db"],
-    ["no selector", { selector: null }, "spec.selector", "expected object"],
+    ["no selector", { selector: null }, "spec.selector", "missing selector"],
     ["a number without %", { maxUnavailable: "50" }, "spec.maxUnavailable", "must end with %"],
     ["a word before %", { maxUnavailable: "half%" }, "spec.maxUnavailable", '"half"'],
     ["more than all", { maxUnavailable: "101%" }, "spec.maxUnavailable", "between 1 and 100"],
@@ -102,6 +105,39 @@ describe("a pool that is reviewed", () => {
       aReview({ operation: "UPDATE", object: aPool({ replicas: 9 }, { generation: 2 }), oldObject: aPool() }),
     );
     expect(same.body.response.allowed).toBe(true);
+  });
+
+  it.each([
+    ["no template", { virtualMachineTemplate: null }, "spec.virtualMachineTemplate"],
+    ["an empty template (D30)", { virtualMachineTemplate: {} }, "spec.virtualMachineTemplate.spec.template"],
+  ])("is refused with a message that says what to write for %s", async (_name, spec, field) => {
+    const { body } = await review(aReview({ object: aPool(spec) }));
+    const message = expect.stringMatching(/^missing virtual machine template: write /);
+    expect(body.response.status.details.causes).toEqual([{ reason: "FieldValueInvalid", field, message }]);
+  });
+
+  it("is refused when it is of a version that is not known", async () => {
+    const { body } = await review(aReview({ resource: { ...POOLS, version: "v2" } }));
+    expect(body.response.status.message).toContain("expected resource version v1beta1 or v1alpha1, but got v2");
+    const older = await review(aReview({ resource: { ...POOLS, version: "v1alpha1" } }));
+    expect(older.body.response.allowed).toBe(true);
+  });
+
+  it("is refused when an update comes without the old pool", async () => {
+    for (const oldObject of [undefined, null]) {
+      const { body } = await review(aReview({ operation: "UPDATE", oldObject }));
+      expect(body.response.status.message).toContain("could not fetch the old pool");
+    }
+  });
+
+  it("is let through with warnings for what is probably not meant", async () => {
+    const { body, mailbox } = await review(aReview({ object: aPool({ maxUnavailable: "100%" }) }));
+    expect(body.response).toEqual({
+      uid: "review-1",
+      allowed: true,
+      warnings: [expect.stringContaining("spec.maxUnavailable: 100% lets a roll-out take all machines down at once")],
+    });
+    expect(mailbox.sent).toHaveLength(2);
   });
 
   it("is never refused on its way out", async () => {

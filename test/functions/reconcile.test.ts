@@ -159,14 +159,15 @@ it("refuses an event that is not a batch, and names what is wrong with it", asyn
   expect(log.at("error")).toEqual(["function failed"]);
 });
 
-it("creates what is missing: claim, revision, machine, in this order", async () => {
+it("creates what is missing: a trial, then claim, revision, machine, in this order", async () => {
   const wire = anActingWire();
   const { run } = aReconcile({ west: { wire } });
 
   const response = await run(aMessage());
 
   expect(response).toEqual(ALL_ACKNOWLEDGED);
-  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.split("?")[0]}`)).toEqual([
+  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.replace(/\?(dryRun=All)?.*/, "$1")}`)).toEqual([
+    `POST ${VMS}dryRun=All`,
     `PATCH ${poolPath()}`,
     `POST ${REVISIONS}`,
     `POST ${VMS}`,
@@ -412,7 +413,9 @@ const OUTAGES: readonly (readonly [string, Reply, string])[] = [
 ];
 
 it.each(OUTAGES)("reports a cluster that %s, and leaves its pools to the schedule", async (_what, reply, kind) => {
-  for (const line of [DISCOVERY, POOL, `GET ${VMS}`]) {
+  const [first, ...others] = [`GET ${VMS}`, DISCOVERY, POOL];
+  // The owner of a pool hears of a missing right, see below.
+  for (const line of kind === "forbidden" ? others : [first, ...others]) {
     const good = [on(DISCOVERY, served("v1beta1")), on(POOL, ok(aPool(), DATE)), on(`GET ${VMS}`, aList([]))];
     const wire = aWire(on(line, reply), ...good);
     const { run, mailbox, bus, log } = aReconcile({ west: { wire } });
@@ -425,6 +428,43 @@ it.each(OUTAGES)("reports a cluster that %s, and leaves its pools to the schedul
     ]);
     expect(JSON.stringify(log.lines)).not.toMatch(/s3cr3t|secret|bearer/i);
   }
+});
+
+it("tells a pool's owner what may not be read, and leaves its counts as they were", async () => {
+  const status = { replicas: 4, readyReplicas: 2, labelSelector: "app=web" };
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aSettledPool({ status }), DATE)),
+    on(`GET ${VMS}`, refusal(403, "Forbidden", "virtualmachines is forbidden")),
+    on(`POST ${EVENT_LIST}`, ok({})),
+  );
+  const { run, bus, log, mailbox } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  const message = "error while reading the list of VMs: virtualmachines is forbidden";
+  const condition = { type: "ReplicaFailure", status: "True", reason: "FailedRead", message };
+  expect(bus.published).toMatchObject([
+    { uid: "uid-web", complete: false, actions: {}, status: { ...status, conditions: [condition] } },
+  ]);
+  expect(writesOf(wire).map(({ body }) => body)).toEqual([
+    expect.objectContaining({ kind: "Event", type: "Warning", reason: "FailedRead", message }),
+  ]);
+  expect(mailbox.sent).toEqual([]);
+  expect(log.at("warn")).toEqual(["pool cannot be read"]);
+});
+
+it("only logs what may not be read where it only observes", async () => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aSettledPool(), DATE)),
+    on(`GET ${VMS}`, refusal(403, "Forbidden")),
+  );
+  const { run, bus } = aReconcile({ west: { wire, access: { mode: "observe" } } });
+
+  await run(aMessage());
+
+  expect([writesOf(wire), bus.published]).toEqual([[], []]);
 });
 
 it("ends a call that gets no answer when the function's time is up", async () => {
@@ -581,7 +621,7 @@ it("reports a machine that the cluster refuses, and closes the claim", async () 
 
   await run(aMessage());
 
-  expect(writesOf(wire).filter(({ path }) => path.startsWith(VMS))).toHaveLength(1);
+  expect(writesOf(wire).filter(({ path }) => path.startsWith(`${VMS}?field`))).toHaveLength(1);
   expect(bus.published).toMatchObject([
     {
       resourceVersion: "103",
@@ -597,13 +637,50 @@ it("reports a machine that the cluster refuses, and closes the claim", async () 
   );
 });
 
+it("makes nothing of a template that the cluster refuses, and tells the owner once a pass", async () => {
+  const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aPool({ replicas: 8 }), DATE), ok(claimed, DATE)),
+    on(`GET ${VMS}`, aList([])),
+    on(`GET ${INSTANCES}`, aList([])),
+    on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
+    on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "103" }))),
+    on(`POST ${VMS}`, refusal(422, "Invalid", "spec.running: RunStrategy must be specified")),
+    on(`POST ${EVENT_LIST}`, ok({})),
+  );
+  const { run, bus } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(writesOf(wire).map(({ method, path }) => `${method} ${path.split("?")[0]}`)).toEqual([
+    `POST ${VMS}`,
+    `PATCH ${poolPath()}`,
+    `POST ${EVENT_LIST}`,
+    `POST ${EVENT_LIST}`,
+  ]);
+  const message = expect.stringContaining("RunStrategy must be specified");
+  expect(bus.published).toMatchObject([
+    {
+      failures: ["scaleOut: spec.running: RunStrategy must be specified"],
+      actions: { writeClaim: 1 },
+      status: { replicas: 0, conditions: [{ type: "ReplicaFailure", reason: "FailedScaleOut", message }] },
+    },
+  ]);
+  const events = writesOf(wire).filter(({ path }) => path.startsWith(EVENT_LIST));
+  expect(events.map(({ body }) => body)).toEqual([
+    expect.objectContaining({ type: "Warning", reason: "FailedCreate", message }),
+    expect.objectContaining({ type: "Warning", reason: "FailedScaleOut", message }),
+  ]);
+});
+
 it("writes the claim as annotation of the pool, under the deployment's name", async () => {
   const wire = anActingWire();
   const { run } = aReconcile({ west: { wire } }, { deployment: "blue" });
 
   await run(aMessage());
 
-  const [claim] = writesOf(wire);
+  const claim = writesOf(wire).find(({ method }) => method === "PATCH");
   const text = JSON.stringify(claim?.body);
   expect(text).toContain(CLAIM_ANNOTATION);
   expect(text).toContain('\\"by\\":\\"blue\\"');

@@ -46,6 +46,7 @@ function aProgress(phase: Progress["phase"], elapsedMs: number, detail?: string)
 function aResult(fields: Partial<PassResult> = {}): PassResult {
   return {
     outcome: "reconciled",
+    pool: undefined,
     view: undefined,
     decisions: [],
     actions: {},

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { announceAdvice } from "../../shared/planning/advice.ts";
-import type { Pool } from "../../shared/planning/model.ts";
+import { announceAdvice, announceOverlap } from "../../shared/planning/advice.ts";
+import type { Pool, Vm } from "../../shared/planning/model.ts";
 import { judge } from "../../shared/planning/verdict.ts";
-import { aClaim, aPool, aSpec, type Json, LABELS, someVms } from "../support/builders.ts";
+import { aClaim, anOwner, aPool, aSpec, aVm, type Json, LABELS, OTHER_POOL_UID, someVms } from "../support/builders.ts";
 import { planOf } from "./plans.ts";
 
 /** A pool whose instances have these labels, and which no pass has seen to in this generation. */
@@ -92,5 +92,68 @@ describe("the memory of machines", () => {
     const { spec } = keeping({ proactive: { statePreservation: "Online" } });
     expect(announce(aPool({ generation: 2, claim: aClaim({ generation: 2 }), spec }))).toEqual([]);
     expect(announce(aPool({ generation: 3, claim: aClaim({ generation: 2 }), spec }))).toHaveLength(1);
+  });
+});
+
+describe("a roll-out of all machines at once", () => {
+  const labelled = { metadata: { labels: LABELS }, spec: { template: { metadata: { labels: LABELS } } } };
+  const rolling = (spec: Json) =>
+    aPool({
+      generation: 2,
+      claim: aClaim({ generation: 1 }),
+      spec: aSpec({ virtualMachineTemplate: labelled, ...spec }),
+    });
+
+  it.each(["100%", "+100%", "0100%"])("is spoken of when maxUnavailable is written as %s", (maxUnavailable) => {
+    expect(announce(rolling({ maxUnavailable }))).toMatchObject([{ type: "Warning", reason: "AvailabilityNotKept" }]);
+    expect(announce(rolling({ maxUnavailable }))[0]?.message).toContain(`spec.maxUnavailable: ${maxUnavailable} lets`);
+  });
+
+  it.each<[string, Json]>([
+    ["nothing is written, which is the default", {}],
+    ["some are kept", { maxUnavailable: "99%" }],
+    ["it is a number", { maxUnavailable: 100 }],
+    ["guests are not restarted", { maxUnavailable: "100%", updateStrategy: { opportunistic: {} } }],
+    ["nothing is rolled out", { maxUnavailable: "100%", updateStrategy: { unmanaged: {} } }],
+  ])("is not spoken of when %s", (_what, spec) => expect(announce(rolling(spec))).toEqual([]));
+});
+
+describe("machines of another pool that the selector matches", () => {
+  const pool = aPool({ generation: 4 });
+  const overlap = (...vms: readonly Vm[]) => announceOverlap(pool, judge(pool), vms);
+  const others = (name: string, overrides: Parameters<typeof aVm>[1] = {}) =>
+    aVm(0, { name: `${name}-0`, uid: `uid-${name}`, owners: [{ ...anOwner(OTHER_POOL_UID), name }], ...overrides });
+
+  it("are told of once a generation, with the names of their pools", () => {
+    expect(overlap(aVm(0), others("db"), others("api"), others("db", { uid: "x" }))).toEqual([
+      {
+        type: "Warning",
+        reason: "SelectorOverlap",
+        message: expect.stringContaining(
+          'selector "app=web" also matches machines of api, db: each pool keeps to its own',
+        ),
+        key: "4",
+        once: true,
+      },
+    ]);
+  });
+
+  it("name three pools and the number of the others", () => {
+    const [told] = overlap(...["a", "b", "c", "d", "e"].map((name) => others(name)));
+    expect(told?.message).toContain("machines of a, b, c and 2 more:");
+  });
+
+  it.each<[string, Vm]>([
+    ["are the pool's own", aVm(0)],
+    ["belong to nobody", aVm(0, { pool: null })],
+    ["belong to something else", others("db", { owners: [{ ...anOwner(OTHER_POOL_UID), kind: "Deployment" }] })],
+    ["belong to an earlier pool of the name", others("web")],
+    ["are on their way out", others("db", { terminating: true })],
+  ])("are not told of when they %s", (_what, vm) => expect(overlap(vm)).toEqual([]));
+
+  it("are told of by the plan, and nothing is held for it", () => {
+    const plan = planOf({ pool, vms: [...someVms(3), others("db")] });
+    expect(plan.announcements.map(({ reason }) => reason)).toEqual(["SelectorOverlap"]);
+    expect(plan.reasons).toEqual([]);
   });
 });

@@ -23,17 +23,29 @@ const template = (metadata: Json, spec: Json = { template: {} }) => ({ metadata,
 
 const ILLEGAL: readonly Illegal[] = [
   { it: "no spec", spec: undefined, says: ["spec"] },
-  { it: "a spec that is no object", spec: "yes", says: ["spec", "expected object"] },
-  { it: "negative replicas", spec: aSpec({ replicas: -1 }), says: ["spec.replicas", ">=0"] },
-  { it: "half a replica", spec: aSpec({ replicas: 1.5 }), says: ["spec.replicas", "int"] },
-  { it: "more replicas than an int32 holds", spec: aSpec({ replicas: 2 ** 31 }), says: ["spec.replicas"] },
-  { it: "replicas in words", spec: aSpec({ replicas: "3" }), says: ["spec.replicas", "expected number"] },
-  { it: "no selector", spec: aSpec({ selector: undefined }), says: ["spec.selector", "expected object"] },
-  { it: "a null selector", spec: aSpec({ selector: null }), says: ["spec.selector", "expected object"] },
+  { it: "a spec that is no object", spec: "yes", says: ['spec: must be an object, not "yes"'] },
+  { it: "negative replicas", spec: aSpec({ replicas: -1 }), says: ["spec.replicas: must be at least 0, not -1"] },
+  { it: "half a replica", spec: aSpec({ replicas: 1.5 }), says: ["spec.replicas: must be a whole number, not 1.5"] },
+  {
+    it: "more replicas than an int32 holds",
+    spec: aSpec({ replicas: 2 ** 31 }),
+    says: ["spec.replicas: must be at most"],
+  },
+  { it: "replicas in words", spec: aSpec({ replicas: "3" }), says: ['spec.replicas: must be a number, not "3"'] },
+  {
+    it: "no selector",
+    spec: aSpec({ selector: undefined }),
+    says: ["spec.selector: missing selector: write matchLabels"],
+  },
+  {
+    it: "a null selector",
+    spec: aSpec({ selector: null }),
+    says: ["spec.selector: missing selector: write matchLabels"],
+  },
   {
     it: "a selector with an unknown field",
     spec: aSpec({ selector: { matchNames: {} } }),
-    says: ["spec.selector", "matchNames"],
+    says: ['spec.selector: has no field "matchNames"'],
   },
   {
     it: "a selector that does not match the template",
@@ -63,39 +75,43 @@ const ILLEGAL: readonly Illegal[] = [
   {
     it: "no template",
     spec: aSpec({ virtualMachineTemplate: undefined }),
-    says: ["spec.virtualMachineTemplate", "expected object"],
+    says: ["spec.virtualMachineTemplate: missing virtual machine template: write metadata.labels and spec.template"],
   },
   {
-    it: "an empty template",
+    it: "an empty template (D30)",
     spec: aSpec({ virtualMachineTemplate: {} }),
-    says: ["spec.virtualMachineTemplate.spec", "expected object"],
+    says: ["spec.virtualMachineTemplate.spec.template: missing virtual machine template: write the template of"],
   },
   {
     it: "a template without an instance template",
     spec: aSpec({ virtualMachineTemplate: template({ labels: LABELS }, {}) }),
-    says: ["spec.virtualMachineTemplate.spec.template", "expected object"],
+    says: ["spec.virtualMachineTemplate.spec.template: missing virtual machine template: write the template of"],
   },
   {
     it: "labels that are no text",
     spec: aSpec({ virtualMachineTemplate: template({ labels: { app: 7 } }) }),
-    says: ["spec.virtualMachineTemplate.metadata.labels.app", "expected string"],
+    says: ["spec.virtualMachineTemplate.metadata.labels.app: must be a text, not 7"],
   },
   {
     it: "a DataVolume template without a name",
     spec: aSpec({
       virtualMachineTemplate: template({ labels: LABELS }, { template: {}, dataVolumeTemplates: [{ metadata: {} }] }),
     }),
-    says: ["spec.virtualMachineTemplate.spec.dataVolumeTemplates.0.metadata.name", "expected string"],
+    says: ["spec.virtualMachineTemplate.spec.dataVolumeTemplates[0].metadata.name: missing: write a text"],
   },
   {
     it: "an unknown sort policy",
     spec: aSpec({ scaleInStrategy: { proactive: { selectionPolicy: { sortPolicy: "Biggest" } } } }),
-    says: ["spec.scaleInStrategy.proactive.selectionPolicy.sortPolicy", '"AscendingOrder"', '"Random"'],
+    says: [
+      'spec.scaleInStrategy.proactive.selectionPolicy.sortPolicy: "Biggest" is not supported: write "AscendingOrder", "DescendingOrder", "Newest", "Oldest" or "Random"',
+    ],
   },
   {
     it: "an unknown state preservation",
     spec: aSpec({ scaleInStrategy: { opportunistic: { statePreservation: "Always" } } }),
-    says: ["spec.scaleInStrategy.opportunistic.statePreservation", '"Disabled"', '"Offline"', '"Online"'],
+    says: [
+      'spec.scaleInStrategy.opportunistic.statePreservation: "Always" is not supported: write "Disabled", "Offline" or "Online"',
+    ],
   },
   {
     it: "two scale-in strategies",
@@ -133,11 +149,41 @@ const ILLEGAL: readonly Illegal[] = [
     spec: aSpec({ maxUnavailable: "1.5%" }),
     says: ["spec.maxUnavailable", "not an integer"],
   },
-  { it: "maxUnavailable true", spec: aSpec({ maxUnavailable: true }), says: ["spec.maxUnavailable"] },
+  {
+    it: "maxUnavailable true",
+    spec: aSpec({ maxUnavailable: true }),
+    says: ["spec.maxUnavailable: must be a number of machines, such as 1, or a percentage, such as 25%, not true"],
+  },
   {
     it: "a start-up threshold of 0",
     spec: aSpec({ autohealing: { startUpFailureThreshold: 0 } }),
-    says: ["spec.autohealing.startUpFailureThreshold", ">=1"],
+    says: ["spec.autohealing.startUpFailureThreshold: must be at least 1, not 0"],
+  },
+  {
+    it: "a negative start-up threshold (D31)",
+    spec: aSpec({ autohealing: { startUpFailureThreshold: -3 } }),
+    says: ["spec.autohealing.startUpFailureThreshold: must be at least 1, not -3"],
+  },
+  ...["banana", "", "5", "5 minutes", "1d"].map((text) => ({
+    it: `a duration of ${JSON.stringify(text)} (D31)`,
+    spec: aSpec({ autohealing: { minFailingToStartDuration: text } }),
+    says: [
+      `spec.autohealing.minFailingToStartDuration: "${text}" is not a duration`,
+      "write numbers with units, such as 90s, 5m or 1h30m",
+    ],
+  })),
+  ...["0", "0s", "-1h", "-0m"].map((text) => ({
+    it: `a duration of ${text} (D08, D31)`,
+    spec: aSpec({ autohealing: { minFailingToStartDuration: text } }),
+    says: [
+      `spec.autohealing.minFailingToStartDuration: must be longer than 0, not "${text}"`,
+      "write how long a machine may fail to start, such as 5m",
+    ],
+  })),
+  {
+    it: "a duration in numbers",
+    spec: aSpec({ autohealing: { minFailingToStartDuration: 300 } }),
+    says: ["spec.autohealing.minFailingToStartDuration: must be a text, not 300"],
   },
   {
     it: "an unknown operator in the labels that scale-in selects by (D31)",
@@ -229,7 +275,7 @@ const ILLEGAL: readonly Illegal[] = [
       ],
     })),
   ),
-  { it: "paused in words", spec: aSpec({ paused: "yes" }), says: ["spec.paused", "expected boolean"] },
+  { it: "paused in words", spec: aSpec({ paused: "yes" }), says: ['spec.paused: must be true or false, not "yes"'] },
 ];
 
 describe("an illegal pool", () => {
@@ -250,6 +296,17 @@ describe("an illegal pool", () => {
     expect(verdict.legal ? [] : verdict.problems.map(({ field }) => field)).toEqual([
       "spec.maxUnavailable",
       "spec.scaleInStrategy",
+    ]);
+  });
+
+  it("is told what is wrong with some fields though others are not even readable", () => {
+    const spec = aSpec({ paused: "yes", maxUnavailable: 0, selector: { matchLabels: { app: "db" } } });
+    const verdict = judge({ name: "n".repeat(70), spec });
+    expect(verdict.legal ? [] : verdict.problems.map(({ field }) => field)).toEqual([
+      "metadata.name",
+      "spec.paused",
+      "spec.selector",
+      "spec.maxUnavailable",
     ]);
   });
 
@@ -336,6 +393,10 @@ const LEGAL: readonly { readonly it: string; readonly spec: Json }[] = [
       ),
     ),
   },
+  ...["1ns", "300ms", "5m", "1h30m", "+90s"].map((text) => ({
+    it: `a duration of ${text}`,
+    spec: aSpec({ autohealing: { minFailingToStartDuration: text, startUpFailureThreshold: 1 } }),
+  })),
   { it: "fields that a newer KubeVirt may add", spec: aSpec({ shiny: { new: true } }) },
 ];
 

@@ -143,7 +143,7 @@ function route(world: World, call: Call, actor: string): Answered {
   }
   if (namespace === undefined) throw new Error(`not known here: ${call.method} ${call.path}`);
   const target = { ...place, namespace };
-  if (call.method === "POST") return create(world, target, { body, actor });
+  if (call.method === "POST") return create(world, target, { body, actor, parameters });
   if (name === undefined) throw badRequest("name must be provided");
   return serveObject(world, { ...target, name }, { ...call, body, actor });
 }
@@ -192,14 +192,19 @@ interface Sent {
   readonly actor: string;
 }
 
-function create(world: World, target: Target, { body, actor }: Sent): Answered {
+function create(
+  world: World,
+  target: Target,
+  { body, actor, parameters }: Sent & { readonly parameters: URLSearchParams },
+): Answered {
   const { kind, namespace } = target;
   const decoded = decodeBody({ ...target, name: undefined }, body);
   if (!world.namespaces.has(namespace)) throw missingNamespace(namespace);
   const object = newObject(target, decoded, { uid: world.random.uuid(), now: world.now() });
   const existing = world.store.get(kind, namespace, object.metadata.name);
   if (existing !== undefined) throw alreadyExists(kind, object.metadata.name, isTerminating(existing));
-  return { status: 201, body: shown(world.store.put(kind, object, actor), target) };
+  const isDry = parameters.get("dryRun") === "All";
+  return { status: 201, body: shown(isDry ? object : world.store.put(kind, object, actor), target) };
 }
 
 type Named = Target & { readonly name: string; readonly subresource: string | undefined };

@@ -353,6 +353,23 @@ const lists: readonly ContractCase[] = [
     },
   },
   {
+    name: "creates nothing in a dry run, and refuses what it would refuse",
+    async run(host) {
+      const meter = { requests: 0, writes: 0, bytes: 0 };
+      const deadline = AbortSignal.timeout(30_000);
+      const cluster = createCluster({ transport: host.send, meter, deadline, cache: { poolVersion: undefined } });
+      const place = { namespace: host.namespace, name: "a" };
+      const pools = poolsOf("v1beta1");
+      const dry = { dryRun: true } as const;
+      expect(await cluster.create(pools, place, aPool("a"), dry)).toMatchObject({ ok: true });
+      expect(await cluster.get(pools, place)).toMatchObject({ ok: false, failure: { kind: "notFound" } });
+      expect(await cluster.create(pools, place, {}, dry)).toMatchObject({ ok: false, failure: { kind: "invalid" } });
+      expect(await cluster.create(pools, place, aPool("a"))).toMatchObject({ ok: true });
+      const again = await cluster.create(pools, place, aPool("a"), dry);
+      expect(again).toMatchObject({ ok: false, failure: { kind: "alreadyExists" } });
+    },
+  },
+  {
     name: "serves the real client",
     async run(host) {
       const meter = { requests: 0, writes: 0, bytes: 0 };

@@ -9,6 +9,8 @@ export interface ProxyRequest {
   readonly method: string;
   /** Without the query. */
   readonly path: string;
+  /** The server stores nothing. */
+  readonly isDry: boolean;
   /** Parsed JSON; undefined where there is none. */
   readonly body: unknown;
 }
@@ -58,7 +60,9 @@ export async function startCrashProxy({ upstream, ca, serving, namespace }: Prox
     const body = await readAll(incoming);
     const { method = "GET", url = "/" } = incoming;
     const path = url.replace(ALL_POOLS, `$1/namespaces/${namespace}/virtualmachinepools`);
-    const request = { method, path: path.split("?")[0] ?? "", body: parseJson(body.toString("utf8")) };
+    const [place = "", query = ""] = path.split("?");
+    const isDry = new URLSearchParams(query).has("dryRun");
+    const request = { method, path: place, isDry, body: parseJson(body.toString("utf8")) };
     const point = armed?.matches(request) && ++armed.seen === armed.nth ? armed : undefined;
     if (point !== undefined) armed = undefined;
     if (point?.when === "before") return strike(point);
