@@ -367,9 +367,10 @@ export async function createWorld(beginning: Beginning): Promise<World> {
           return ask("list pools", true, () => answered([...(pool === undefined ? [] : [poolJson(pool)]), OTHER_POOL]));
         return ask(options.metadataOnly === true ? "list metadata" : "list", true, () => answered(listed(options)));
       },
-      create: (type, _at, object) => {
+      create: (type, _at, object, { dryRun } = { dryRun: false }) => {
         if (type.plural === "events") return Promise.resolve(answered(object));
         const { name } = namedSchema.parse(object).metadata;
+        if (dryRun) return ask(`try to create ${name}`, true, () => answered(object));
         return ask(`create ${type.plural} ${name}`, false, () =>
           type.plural === "controllerrevisions" ? createRevision(name, object) : createMachine(pass, object),
         );
