@@ -5,7 +5,10 @@ import { mkdir, readFile } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import { createCluster } from "../../shared/clusters/cluster.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
+import { readsOnly } from "../../shared/clusters/foresee.ts";
+import { lookForInTreeController } from "../../shared/clusters/in-tree-controller.ts";
 import { KubeconfigError, readKubeconfig } from "../../shared/clusters/kubeconfig.ts";
 import { createFileRegistry, type RegistryFile } from "../../shared/clusters/registry.ts";
 import { isRecord } from "../../shared/planning/json.ts";
@@ -189,7 +192,22 @@ async function useCluster({ options, shown, signal, cleanups }: Session, kubecon
     );
   }
   step.finish();
+  if (options.act) await refuseBesideInTreeController(access, connection, timed);
   return { access, connection, died: new Promise(() => {}), events: undefined };
+}
+
+/** The same check as of `npm run cluster -- mode NAME act`. */
+async function refuseBesideInTreeController(access: ClusterAccess, { send }: Connection, deadline: AbortSignal) {
+  const meter = { requests: 0, writes: 0, bytes: 0 };
+  const cluster = createCluster({ transport: readsOnly(send), meter, deadline, cache: { poolVersion: undefined } });
+  const { namespaces } = access;
+  const findings = await lookForInTreeController({ cluster, viewer: cluster, namespaces, now: Date.now });
+  const against = findings.filter(({ verdict }) => verdict === "bad").map(({ text }) => text);
+  if (against.length === 0) return;
+  throw new SetupError(
+    `the functions must not act in ${access.server}: ${against.join("; ")}`,
+    "docs/hand-over.md says what to do; without --act they only plan",
+  );
 }
 
 async function startFunctions(

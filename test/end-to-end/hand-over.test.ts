@@ -8,7 +8,7 @@ import { run } from "../support/command.ts";
 import { type Driven, driveFunctions } from "../support/driven.ts";
 import { eventually } from "../support/eventually.ts";
 import { conditionOf, type KubeObject, machineNames, namesOf } from "../support/objects.ts";
-import { aMachine, aPool as aManifest } from "../support/pool-manifests.ts";
+import { aMachine, aPool as aManifest, aVirtController } from "../support/pool-manifests.ts";
 import { actsOfReference, ownerReference, POOL_FINALIZER, type Reference, referenceIn } from "../support/reference.ts";
 import { instancesOf, mergePatch, REVISION_LABEL, revisionNames, uidsOf } from "../support/rollouts.ts";
 import { type Finishing, type Namespace, ROOT, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
@@ -435,18 +435,6 @@ describe("npm run cluster", () => {
     await writeFile(join(world.dir, "clusters.json"), JSON.stringify({ clusters: { west: entry } }));
     const file = ["--registry", "clusters.json"];
     const admin = [...file, "--kubeconfig", world.kubeconfigPath];
-    const labels = { "kubevirt.io": "virt-controller" };
-    const container = { name: "virt-controller", image: "example/virt-controller", command: ["virt-controller"] };
-    const deployment = {
-      apiVersion: "apps/v1",
-      kind: "Deployment",
-      metadata: { name: "virt-controller", labels },
-      spec: {
-        replicas: 1,
-        selector: { matchLabels: labels },
-        template: { metadata: { labels }, spec: { containers: [container] } },
-      },
-    };
     const namespace = world.namespace(name);
 
     const green = await cluster("mode", "west", "act", ...file);
@@ -462,7 +450,7 @@ describe("npm run cluster", () => {
     expect(await cluster("mode", "west", "observe", ...file)).toMatchObject({ code: 0 });
 
     await setThreads("0");
-    await namespace.create(deployment);
+    await namespace.create(aVirtController());
     expect(await cluster("check", "west", ...file)).toMatchObject({ code: 0 });
     const seen = await cluster("mode", "west", "act", ...admin);
     expect(seen).toMatchObject({ code: 1, stdout: expect.stringContaining("it has not taken the flag up yet") });

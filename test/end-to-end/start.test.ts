@@ -10,7 +10,7 @@ import { pickPorts } from "../../infra/local/control-plane/ports.ts";
 import { type CommandOutcome, run } from "../support/command.ts";
 import { eventually } from "../support/eventually.ts";
 import { parseList } from "../support/objects.ts";
-import { aPool } from "../support/pool-manifests.ts";
+import { aPool, aVirtController } from "../support/pool-manifests.ts";
 import { processesWith } from "../support/processes.ts";
 import { launch, npmStart, readyLines, type Session, signalTo } from "../support/session.ts";
 import { ROOT, startWorld, WORLD_TIMEOUT_MS, type World } from "../support/world.ts";
@@ -332,18 +332,8 @@ describe("npm start with --kubeconfig", () => {
     await namespace.create(aPool("pool", { replicas: 2 }));
     const before = await namespace.pool("pool");
     const dir = aDir();
-    const serve = async (...args: readonly string[]) =>
-      npmStart([
-        "--dir",
-        dir,
-        "--port",
-        await aPort(),
-        "--kubeconfig",
-        world.kubeconfigPath,
-        "--resync-seconds",
-        "1",
-        ...args,
-      ]);
+    const options = ["--dir", dir, "--kubeconfig", world.kubeconfigPath, "--resync-seconds", "1"];
+    const serve = async (...args: readonly string[]) => npmStart([...options, "--port", await aPort(), ...args]);
 
     const planning = await serve();
     try {
@@ -357,6 +347,14 @@ describe("npm start with --kubeconfig", () => {
     expect(await namespace.machines()).toEqual([]);
     expect(await namespace.list("apis/apps/v1", "controllerrevisions")).toEqual([]);
     expect(await namespace.list("api/v1", "events")).toEqual([]);
+
+    // Not beside KubeVirt's own controller.
+    await namespace.create(aVirtController());
+    await expectRefusal(launch([...options, "--port", await aPort(), "--act"]), {
+      dir,
+      says: /must not act in .*Deployment \S+\/virt-controller runs/,
+    });
+    await namespace.kubectl("delete", "deployment", "virt-controller");
 
     const acting = await serve("--act");
     try {

@@ -50,6 +50,19 @@ export function aPool(name: string, changes: PoolChanges = {}): object {
   };
 }
 
+/** The Deployment of KubeVirt's controllers, its own pool controller among them. */
+export function aVirtController(): object {
+  const name = "virt-controller";
+  const labels = { "kubevirt.io": name };
+  const containers = [{ name, image: `example/${name}`, command: [name] }];
+  return {
+    apiVersion: "apps/v1",
+    kind: "Deployment",
+    metadata: { name, labels },
+    spec: { replicas: 1, selector: { matchLabels: labels }, template: { metadata: { labels }, spec: { containers } } },
+  };
+}
+
 /** A machine that belongs to no pool and does not run. */
 export function aMachine(name: string, labels: Readonly<Record<string, string>> = {}): object {
   return {
