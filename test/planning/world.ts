@@ -365,8 +365,9 @@ export async function createWorld(beginning: Beginning): Promise<World> {
         if (type.plural === "virtualmachineinstances") return ask("list instances", true, () => answered([]));
         return ask(options.metadataOnly === true ? "list metadata" : "list", true, () => answered(listed(options)));
       },
-      create: (type, _at, object) => {
-        if (type.plural === "events") return Promise.resolve(answered(object));
+      create: (type, _at, object, options) => {
+        // Neither changes anything that a pass goes by.
+        if (type.plural === "events" || options?.dryRun === true) return Promise.resolve(answered(object));
         const { name } = namedSchema.parse(object).metadata;
         return ask(`create ${type.plural} ${name}`, false, () =>
           type.plural === "controllerrevisions" ? createRevision(name, object) : createMachine(pass, object),
