@@ -143,11 +143,14 @@ function treat(input: HealingInput, { memory, due, text, waiting }: Treating): H
   const limit = atOnceMax(spec);
   const disksStay = keepsDisks(spec) && (spec.virtualMachineTemplate.spec.dataVolumeTemplates ?? []).length > 0;
   const inCare = new Set([...memory].filter(([ordinal, entry]) => isInCare(ordinal, entry, input)).map(([key]) => key));
+  const isKnown = ({ ordinal }: Patient) => inCare.has(ordinal);
+  // Those that are not due wait for their pause or for their successor.
+  let treated = inCare.size - due.filter(isKnown).length;
   const taken: Replacement[] = [];
   const held: Patient[] = [];
   const announcements: Announcement[] = [];
   let fresh = 0;
-  for (const { vm, why, ordinal } of due) {
+  for (const { vm, why, ordinal } of [...due.filter(isKnown), ...due.filter((patient) => !isKnown(patient))]) {
     const known = memory.get(ordinal);
     const wasClaimed = isClaimed(vm, input);
     if (!wasClaimed && known !== undefined && disksStay) {
@@ -155,19 +158,18 @@ function treat(input: HealingInput, { memory, due, text, waiting }: Treating): H
       memory.set(ordinal, { ...known, stuck: true });
       continue;
     }
-    const fits = inCare.has(ordinal) || inCare.size < limit;
-    if (!canGrow || !fits || (!wasClaimed && taken.length >= Math.min(claimsMax, deletesMax))) {
+    if (!canGrow || treated >= limit || (!wasClaimed && taken.length >= Math.min(claimsMax, deletesMax))) {
       held.push({ vm, why, ordinal });
       continue;
     }
-    inCare.add(ordinal);
+    treated += 1;
     taken.push({ vm, why });
     if (wasClaimed) continue;
     fresh += 1;
     memory.set(ordinal, { count: (known?.count ?? 0) + 1, at: now, stuck: false });
     announcements.push(warn(pool, "Healing", `${vm.name} is replaced: ${why}`));
   }
-  const heldReason = `healing is held: ${inCare.size} of ${spec.replicas ?? 1} machines are being healed, ${held.length} more cannot start`;
+  const heldReason = `healing is held: ${treated} of ${spec.replicas ?? 1} machines are being healed, ${held.length} more cannot start`;
   if (held.length > 0 && fresh > 0) announcements.push(warn(pool, "HealingHeld", heldReason));
   const after = formatMemory(memory);
   return {

@@ -157,13 +157,27 @@ describe.concurrent("a pool that preserves state", () => {
   it("gives each replacement the disk of the machine before it, however that one is deleted", async (test) => {
     const namespace = await aGuardedPool(test, 1);
     const disks = await diskOf(namespace, 0);
-    for (const cascade of ["background", "foreground", "orphan"]) {
+    for (const cascade of ["background", "foreground"]) {
       const before = await namespace.machine("pool-0");
       await namespace.kubectl("delete", "vm", "pool-0", `--cascade=${cascade}`, "--timeout=100s");
       await untilReplaced(namespace, 0, before);
       await untilGuarded(namespace, 0);
       expect(await diskOf(namespace, 0)).toEqual(disks);
     }
+  });
+
+  it("leaves its disk to a guest that outlives its machine, and makes the replacement under another number", async (test) => {
+    const namespace = await aGuardedPool(test, 1);
+    const disks = await diskOf(namespace, 0);
+    await namespace.kubectl("delete", "vm", "pool-0", "--cascade=orphan", "--timeout=100s");
+    await untilMachines(namespace, ["pool-1"]);
+    await untilGuarded(namespace, 1);
+    expect(await diskOf(namespace, 0)).toEqual(disks);
+    // The number is free again when the guest is gone, and its next machine has the disk.
+    await namespace.kubectl("delete", "vmi", "pool-0", "--timeout=100s");
+    await scale(namespace, 2);
+    await untilReady(namespace, POOL, 2);
+    expect(await diskOf(namespace, 0)).toEqual(disks);
   });
 
   it.for([

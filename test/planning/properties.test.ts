@@ -19,8 +19,8 @@ import {
   poolSpecSchema,
   type Vm,
 } from "../../shared/planning/model.ts";
-import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
-import { type Limits, type Observation, planPass } from "../../shared/planning/plan.ts";
+import { CLAIM_ANNOTATION, HEALING_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { type Limits, type Observation, type Plan, planPass } from "../../shared/planning/plan.ts";
 import { chooseRevision } from "../../shared/planning/revisions.ts";
 import { keepsDisks, planScaleIn } from "../../shared/planning/scale-in.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
@@ -77,6 +77,7 @@ const legalSpec: fc.Arbitrary<Json> = fc
     paused: fc.constantFrom(false, false, false, true, null),
     scaleInStrategy: strategy,
     nameGeneration: fc.constantFrom(undefined, { appendIndexToSecretRefs: true }),
+    autohealing: fc.constantFrom(undefined, undefined, {}, { startUpFailureThreshold: 1 }),
   })
   .map(aSpec);
 const brokenSpec: fc.Arbitrary<unknown> = fc.oneof(
@@ -112,6 +113,9 @@ const vms: fc.Arbitrary<readonly Vm[]> = fc
       pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, EARLIER_POOL_UID, null),
       terminating: fc.constantFrom(false, false, false, true),
       ready: fc.boolean(),
+      failures: fc.constantFrom(0, 0, 1, 5),
+      shown: fc.constantFrom("Running", "Running", "CrashLoopBackOff"),
+      readyChanged: fc.constantFrom("2026-11-22T09:00:00Z", "2026-11-22T09:59:50Z", null),
       labels: fc.constantFrom({ app: "web" }, { app: "web" }, { app: "web" }, { app: "gone" }),
       revision: fc.constantFrom("web-1", "web-2", "other-1", null),
       finalizers: fc.constantFrom([POOL_FINALIZER], [POOL_FINALIZER, "example.com/x"], []),
@@ -167,6 +171,21 @@ const claimText: fc.Arbitrary<string | null> = fc.oneof(
   },
 );
 
+/** What a pool remembers of healing; somebody may have edited it. */
+const memory: fc.Arbitrary<string> = fc.oneof(
+  {
+    arbitrary: fc
+      .dictionary(
+        fc.nat(ORDINAL_MAX).map(String),
+        fc.record({ count: fc.integer({ min: 1, max: 12 }), at: time.map((at) => new Date(at).toISOString()) }),
+        { maxKeys: 5 },
+      )
+      .map((entries) => JSON.stringify(entries)),
+    weight: 5,
+  },
+  { arbitrary: fc.constantFrom("{", "[]", '{"a":1}'), weight: 1 },
+);
+
 const ledger: fc.Arbitrary<Ledger> = fc
   .record({
     nonce: fc.constantFrom(undefined, "nonce-1", "nonce-2"),
@@ -189,21 +208,26 @@ const observationOf = (spec: fc.Arbitrary<unknown>): fc.Arbitrary<Observation> =
       spec,
       vms,
       claim: claimText,
+      memory: fc.option(memory, { nil: undefined }),
       ledger,
       deleting: fc.constantFrom(false, false, false, false, true),
       finalizers: fc.constantFrom([POOL_FINALIZER], [POOL_FINALIZER, "orphan"], []),
       narrow: fc.boolean(),
       revision: fc.constantFrom<"absent" | undefined>("absent", undefined),
     })
-    .map(({ spec: value, claim: text, deleting, finalizers, ...rest }) =>
-      deepFreeze(anObservation({ ...rest, pool: aPool({ spec: value, claim: text, deleting, finalizers }) })),
-    );
+    .map(({ spec: value, claim: text, memory: healing, deleting, finalizers, ...rest }) => {
+      const annotations = healing === undefined ? {} : { [HEALING_ANNOTATION]: healing };
+      const pool = aPool({ spec: value, claim: text, annotations, deleting, finalizers });
+      return deepFreeze(anObservation({ ...rest, pool }));
+    });
 
 const legalObservation = observationOf(legalSpec);
 const anyObservation = observationOf(
   fc.oneof({ arbitrary: legalSpec, weight: 3 }, { arbitrary: brokenSpec, weight: 1 }),
 );
 
+const healedIn = ({ actions }: Plan) =>
+  actions.flatMap((action) => (action.kind === "deleteVm" && action.why.startsWith("it is healed") ? [action.vm] : []));
 const replicasOf = ({ verdict }: Observation) => (verdict.legal ? (verdict.spec.replicas ?? 1) : 0);
 /** A pool whose disks outlive its machines deletes these itself on its way out. */
 const isCollecting = ({ pool }: Observation) => pool.deleting && keepsDisks(pool.spec);
@@ -277,12 +301,28 @@ describe("every plan", () => {
       expect(new Set(targets).size).toBe(targets.length);
     }));
 
-  it("never deletes more than the surplus (invariant 2)", () =>
+  it("never deletes more than the surplus and what is healed (invariant 2)", () =>
     check(anyObservation, (seen, limit) => {
       if (isCollecting(seen)) return;
-      const deletes = deletesOf(planRead(seen, limit)).length;
+      const plan = planRead(seen, limit);
+      const deletes = deletesOf(plan).length;
       const live = membersOf(seen).filter(({ terminating }) => !terminating).length;
-      expect(deletes).toBeLessThanOrEqual(Math.min(limit.deletesMax, Math.max(0, live - replicasOf(seen))));
+      const surplus = Math.max(0, live - replicasOf(seen));
+      expect(deletes).toBeLessThanOrEqual(Math.min(limit.deletesMax, surplus + healedIn(plan).length));
+    }));
+
+  it("heals only what has failed to start, and no more than 40 % of the pool", () =>
+    check(legalObservation, (seen, limit) => {
+      const healed = healedIn(planRead(seen, limit));
+      if (healed.length === 0) return;
+      const spec = seen.verdict.legal ? seen.verdict.spec : undefined;
+      expect(spec).toMatchObject({ autohealing: {} });
+      expect(healed.length).toBeLessThanOrEqual(Math.max(1, Math.floor(0.4 * replicasOf(seen))));
+      const threshold = spec?.autohealing?.startUpFailureThreshold ?? 3;
+      for (const vm of healed) {
+        const isLong = vm.failing !== undefined && !vm.ready && seen.now - (vm.readyChangedAt ?? seen.now) >= 300_000;
+        expect(vm.startFailures >= threshold || isLong).toBe(true);
+      }
     }));
 
   it("never creates more than the shortage, with all that may still land (invariant 3)", () =>
@@ -370,9 +410,17 @@ describe("every plan", () => {
         nonce: "next",
         issued: [],
       });
+      const [action] = plan.actions;
+      const healing = action?.kind === "writeClaim" ? action.healing : undefined;
+      const { [HEALING_ANNOTATION]: before, ...annotations } = seen.pool.annotations ?? {};
+      const left = healing === undefined ? before : (healing ?? undefined);
       const pool = {
         ...seen.pool,
-        annotations: { [CLAIM_ANNOTATION]: text },
+        annotations: {
+          ...annotations,
+          [CLAIM_ANNOTATION]: text,
+          ...(left === undefined ? {} : { [HEALING_ANNOTATION]: left }),
+        },
         finalizers: [...new Set([...seen.pool.finalizers, POOL_FINALIZER])],
       };
       expect(planRead({ ...seen, pool, ledger: ledgerAfter }, limit).actions).toEqual([]);

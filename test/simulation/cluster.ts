@@ -1,13 +1,13 @@
 /**
  * A kube-apiserver in memory, at the level of `Transport`: the real client and the functions run on it unchanged. One request is one
  * atomic step. It serves the requests that our code and its tests send and refuses to guess at others. Held to the real API server by
- * the contract suite and the differential run; field managers are left out.
+ * the contract suite and the differential run; of field managers only one is kept.
  */
 import type { ApiRequest, ApiResponse, Transport } from "../../shared/clusters/connection.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import type { Kind } from "./kinds.ts";
 import { createPages, listObjects, type Pages } from "./lists.ts";
-import { finalizersOf, isTerminating, type KubeObject } from "./objects.ts";
+import { finalizersOf, formatTime, isTerminating, type KubeObject } from "./objects.ts";
 import { applyJsonPatch, applyMergePatch } from "./patches.ts";
 import { createRandom, type Random } from "./random.ts";
 import {
@@ -256,10 +256,20 @@ interface Update {
   readonly next: KubeObject;
 }
 
+/** The field manager of KubeVirt's own pool controller: the one whose writes are kept in `managedFields`. */
+export const IN_TREE = "virt-controller";
+
+function managedBy({ now }: World, object: KubeObject, actor: string): KubeObject {
+  if (actor !== IN_TREE) return object;
+  const managedFields = [{ manager: actor, operation: "Update", time: formatTime(now()) }] as const;
+  return { ...object, metadata: { ...object.metadata, managedFields } };
+}
+
 /** A write that changes nothing makes no version. One that takes a deleted object's last finalizer ends it, and answers with its old version. */
-function save({ store }: World, { kind, existing, next }: Update, actor: string): KubeObject {
+function save(world: World, { kind, existing, next }: Update, actor: string): KubeObject {
+  const { store } = world;
   if (!isTerminating(next) || finalizersOf(next).length > 0) {
-    return next === existing ? existing : store.put(kind, next, actor);
+    return next === existing ? existing : store.put(kind, managedBy(world, next, actor), actor);
   }
   store.remove(kind, existing, actor);
   return next;

@@ -49,6 +49,7 @@ export const SIGHTS = [
   "a pass waits at first contact",
   "a pass finds its pool paused",
   "a pass finds its pool illegal",
+  "a pass holds beside another controller",
   "a pass finds its pool on its way out",
   "a pass has failures",
   "a pass runs out of looks or time",

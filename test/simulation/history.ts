@@ -8,7 +8,7 @@ import { diskTemplatesOf, isFinal, isReady } from "./kubevirt.ts";
 import { finalizersOf, isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
 import { isSame } from "./patches.ts";
 import type { Change } from "./store.ts";
-import { isBroken, NAMESPACE, selectorOf } from "./users.ts";
+import { hasSecondWriter, isBroken, NAMESPACE, selectorOf } from "./users.ts";
 import type { Invocation } from "./world.ts";
 
 /** A template as it makes machines: one value for each meaning, so that identity is equality. */
@@ -46,7 +46,7 @@ export interface State {
   /** The number of the change; it holds until the next state of the list. */
   readonly sequence: number;
   readonly phase: "legal" | "illegal" | "leaving" | "gone";
-  /** Undefined while the pool forbids to scale: paused, illegal, on its way out, gone. */
+  /** Undefined while the pool forbids to scale: paused, illegal, beside another controller, on its way out, gone. */
   readonly replicas: number | undefined;
   readonly scalesIn: boolean;
   /** Only machines of this tier may be scaled in, or updated. */
@@ -217,7 +217,8 @@ function stateOf(source: Source): State {
   const { uid, name, pool, tableOf, templateOf } = source;
   const spec = pool === undefined ? {} : recordAt(pool, "spec");
   const phase = pool === undefined ? "gone" : isTerminating(pool) ? "leaving" : isBroken(spec) ? "illegal" : "legal";
-  const scales = phase === "legal" && spec["paused"] !== true;
+  // Beside another controller passes do as little as for a paused pool.
+  const scales = phase === "legal" && spec["paused"] !== true && !(pool && hasSecondWriter(pool));
   const { replicas } = spec;
   const wanted = typeof replicas === "number" ? replicas : 1;
   const scaleIn = strategyOf(spec, "scaleInStrategy");

@@ -73,6 +73,8 @@ export interface Metadata {
   readonly annotations?: Readonly<Record<string, string>>;
   readonly finalizers?: readonly string[];
   readonly ownerReferences?: readonly Owner[];
+  /** Of one field manager only, see `save` in `cluster.ts`. */
+  readonly managedFields?: readonly { readonly manager: string; readonly operation: "Update"; readonly time: string }[];
 }
 
 /** Never changed in place: a write puts another in its stead. */

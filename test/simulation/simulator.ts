@@ -120,6 +120,8 @@ function sightsOfPass({ outcome, view, actions, decisions, failures, complete }:
   if (decisions.some((text) => /machines that were being created may still appear/.test(text)))
     sights.push("a pass waits for unfinished creates");
   if (decisions.some((text) => /an unknown earlier pass/.test(text))) sights.push("a pass waits at first contact");
+  if (decisions.some((text) => /has written to the pool since/.test(text)))
+    sights.push("a pass holds beside another controller");
   if (failures.length > 0) sights.push("a pass has failures");
   if (!complete && failures.length === 0) sights.push("a pass runs out of looks or time");
   if (view?.seen.pool.deleting === true) sights.push("a pass finds its pool on its way out");

@@ -1,7 +1,7 @@
 /** What people do to pools and machines, at random: every action is one request that a user could send. */
-import { isRecord } from "../../shared/planning/json.ts";
+import { isRecord, parseJson } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
-import type { MemoryCluster } from "./cluster.ts";
+import { IN_TREE, type MemoryCluster } from "./cluster.ts";
 import type { Step } from "./garbage.ts";
 import { isFinal, recoverAll, requestsOf, runStrategyOf, switchedOn } from "./kubevirt.ts";
 import { isTerminating, type KubeObject, ownersOf, recordAt } from "./objects.ts";
@@ -137,6 +137,7 @@ const POOL_ACTS = [
   "heal",
   "break",
   "repair",
+  "switchOn",
   "takeClaim",
   "scribble",
   "unmanage",
@@ -216,6 +217,8 @@ export function makeUsersReasonable(cluster: MemoryCluster, { resume }: { resume
   for (const pool of objects(cluster, "virtualmachinepools").filter((one) => !isTerminating(one))) {
     const path = `${POOLS}/${pool.metadata.name}`;
     change(cluster, path, { spec: { ...reasonable(recordAt(pool, "spec")), ...(resume ? { paused: null } : {}) } });
+    // Whoever has switched the other controller off takes the pool over anew.
+    if (hasSecondWriter(pool)) change(cluster, path, { metadata: { annotations: { [CLAIM_ANNOTATION]: null } } });
   }
   recoverAll(cluster);
   startStopped(cluster);
@@ -267,6 +270,17 @@ interface Choice {
   readonly cluster: MemoryCluster;
   readonly random: Random;
   readonly pool: KubeObject;
+}
+
+/** How far the clocks of two writers are apart, and times are told in whole seconds. */
+const WRITER_SLACK_MS = 2_000;
+
+/** KubeVirt's own controller has written to the pool since we look after it. */
+export function hasSecondWriter({ metadata }: KubeObject): boolean {
+  const claim: unknown = parseJson(metadata.annotations?.[CLAIM_ANNOTATION] ?? "{}");
+  const since = Date.parse(String(isRecord(claim) ? recordAt(recordAt({ claim }, "claim"), "since")["at"] : ""));
+  const isLater = ({ time }: { time: string }) => Date.parse(time) > since + WRITER_SLACK_MS;
+  return (metadata.managedFields ?? []).some(isLater);
 }
 
 /** Ways to make a pool illegal that the API server's schema lets through. */
@@ -339,6 +353,11 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
       return step("breaks", { spec: random.pick(ILLEGAL_SPECS) });
     case "repair":
       return step("repairs", { spec: LEGAL_SPEC });
+    case "switchOn": {
+      const body = { status: { replicas: random.int(REPLICAS_MAX) } };
+      const call = { method: "PATCH", path: `${path}/status`, body, contentType: MERGE } as const;
+      return { label: `KubeVirt's controller writes to ${name}`, take: () => void cluster.answer(call, IN_TREE) };
+    }
     case "takeClaim":
       return step("takes the annotations of", { metadata: { annotations: null } });
     case "scribble":
