@@ -254,7 +254,7 @@ it("tries nothing when no time is left to act on it", async () => {
   expect(resultsOf(done)).toEqual({ skipped: 5 });
 });
 
-it("goes on when a machine's name is taken: the next look says whose it is", async () => {
+it("goes on when a machine's name is taken: the next look says whose it is (D17)", async () => {
   const done = await apply(creates(3), { routes: [on(CREATE, refusal(409, "AlreadyExists"), ok({}))] });
 
   expect(resultsOf(done)).toEqual({ already: 1, done: 2 });
@@ -342,7 +342,7 @@ it("starts no write inside the time reserve, and does not taint what it never se
   expect(failuresOf(done.outcomes)).toEqual([]);
 });
 
-it("deletes a machine by the UID and version that were read, and by nothing else", async () => {
+it("deletes a machine by the UID and version that were read, and by nothing else (D09)", async () => {
   const vm = aSeenVm(2);
   const done = await apply([{ kind: "deleteVm", vm, why: "test" }], { routes: [on(`DELETE ${VMS}/web-2`, ok({}))] });
 
@@ -356,7 +356,7 @@ it.each<[Reply, string, string[]]>([
   [refusal(404, "NotFound"), "already", []],
   [refusal(409, "Conflict"), "failed", []],
   [refusal(403, "Forbidden", "no"), "failed", ["no"]],
-])("collects every outcome of several deletes: %j", async (reply, result, messages) => {
+])("collects every outcome of several deletes: %j (D33)", async (reply, result, messages) => {
   const vms = [0, 1, 2].map((ordinal) => aSeenVm(ordinal));
   const routes = vms.map(({ name }, index) => on(`DELETE ${VMS}/${name}`, index === 1 ? reply : ok({})));
   const done = await apply(
@@ -410,14 +410,14 @@ it("claims a pool only while its claim is the one that was read, to the letter",
   ]);
 });
 
-it("adds the first finalizer only while there is none", async () => {
+it("adds the first finalizer only while there is none (D42)", async () => {
   expect((await claimOf(aSeenPool(), true)).slice(-2)).toEqual([
     { op: "test", path: "/metadata/finalizers", value: null },
     { op: "add", path: "/metadata/finalizers", value: [POOL_FINALIZER] },
   ]);
 });
 
-it("adds its finalizer to those of others", async () => {
+it("adds its finalizer to those of others (D15)", async () => {
   expect((await claimOf(aSeenPool({ finalizers: ["other/x"] }), true)).slice(-1)).toEqual([
     { op: "add", path: "/metadata/finalizers/-", value: POOL_FINALIZER },
   ]);
@@ -581,7 +581,7 @@ it("takes a revision of its own unique name, made by another pass, for its own",
   expect(resultsOf(await apply(actions, { routes }))).toEqual({ already: 1, done: 1 });
 });
 
-it("releases a machine: our finalizer and owner reference go, what others wrote stays", async () => {
+it("releases a machine: our finalizer and owner reference go, what others wrote stays (D13)", async () => {
   const others = { apiVersion: "v1", kind: "ConfigMap", name: "c", uid: "c-1" };
   const vm = aSeenVm(1);
   const shared = { ...vm, owners: [...vm.owners, others], finalizers: ["other/x", ...vm.finalizers] };
@@ -749,7 +749,7 @@ it("updates a machine by the UID and version that were read, and only what the p
   ]);
 });
 
-it("updates in batches that double", async () => {
+it("updates in batches that double (D28)", async () => {
   const gauge = aGauge();
   await apply(updates(10), { routes: patchRoutes(10, () => gauge.answer) });
 

@@ -122,7 +122,7 @@ it("keeps a name with reserved characters within its part of the path", async ()
   expect(answer.ok).toBe(true);
 });
 
-it("lists consistently, by selector and in pages of 1,000", async () => {
+it("lists consistently, by selector and in pages of 1,000 (D17)", async () => {
   const wire = aWire(on(LIST, aList([])));
   await aCluster(wire).cluster.list(VIRTUAL_MACHINES, AT, { labelSelector: "app in (a,b),tier!=c d" });
 

@@ -93,7 +93,7 @@ describe.concurrent("a pool that heals", () => {
     await eventually(async () => expect(await memoryOf(namespace)).toEqual({}));
   });
 
-  it("leaves a machine of nobody, and all of its own while it is paused", async (test) => {
+  it("leaves a machine of nobody, and all of its own while it is paused (D01)", async (test) => {
     const namespace = await aReadyPool(test, { replicas: 1 });
     const template = {
       metadata: { annotations: { [BEHAVIOUR_ANNOTATION]: "crash-loop" } },

@@ -61,7 +61,7 @@ describe.concurrent("an illegal pool", () => {
       shown: 'which are {"app":"web"}',
     },
     { what: "whose template has no labels", labels: {}, shown: "which are empty" },
-  ])("$what is held, named in the log and deleted at once, and others go on", async ({ labels, shown }, test) => {
+  ])("$what is held, named in the log and deleted at once, and others go on (D19)", async ({ labels, shown }, test) => {
     const namespace = await world.aNamespace(test);
     await namespace.create(aPool("bad", { replicas: 2, labels, matchLabels: { app: "db" } }), aPool("good"));
     await untilReady(namespace, "good", 1);
@@ -195,7 +195,7 @@ describe.concurrent("a detached machine", () => {
   });
 });
 
-it.concurrent("releases a relabelled machine with its other finalizers and owners, and replaces it", async (test) => {
+it.concurrent("releases a relabelled machine with its other finalizers and owners, and replaces it (D13)", async (test) => {
   const namespace = await aReadyPool(test, 2);
   await namespace.kubectl("create", "configmap", "keeper");
   const keeper = await namespace.find("api/v1", "configmaps", "keeper");

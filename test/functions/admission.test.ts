@@ -140,7 +140,7 @@ describe("a pool that is reviewed", () => {
     expect(mailbox.sent).toHaveLength(2);
   });
 
-  it("is never refused on its way out", async () => {
+  it("is never refused on its way out (D20)", async () => {
     const object = aPool({ maxUnavailable: 0 }, { deletionTimestamp: "2026-05-01T12:00:00Z", finalizers: [] });
     const { body, mailbox } = await review(aReview({ operation: "UPDATE", object, oldObject: object }));
     expect(body.response.allowed).toBe(true);

@@ -175,7 +175,7 @@ it("creates what is missing: a trial, then claim, revision, machine, in this ord
   ]);
 });
 
-it("publishes what a pass did, with the status that the pool should show", async () => {
+it("publishes what a pass did, with the status that the pool should show (D32, D38)", async () => {
   const wire = anActingWire();
   const { run, bus } = aReconcile({ west: { wire } });
 
@@ -337,6 +337,22 @@ it("looks again when a machine of a pool that is gone was changed meanwhile", as
   expect(mailbox.sent.map(({ wakeUp }) => wakeUp)).toEqual([aWakeUp({ cause: "sweep" })]);
 });
 
+it("looks again, and has no failure to tell, when a machine that it lets go was changed meanwhile (D42)", async () => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(aSettledPool(), DATE)),
+    on(`GET ${VMS}`, aList([aVm(0), aVm(1, { deletionTimestamp: "2026-05-01T11:00:00Z" })])),
+    on(`PATCH ${VMS}/web-1`, refusal(409, "Conflict")),
+  );
+  const { run, mailbox, log } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(linesOf(wire).at(-1)).toBe(`PATCH ${VMS}/web-1`);
+  expect(mailbox.sent.map(({ wakeUp }) => wakeUp)).toEqual([aWakeUp({ cause: "again" })]);
+  expect(log.at("warn")).toEqual([]);
+});
+
 it("asks for no more where no machine waits for its pool", async () => {
   const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, refusal(404, "NotFound")), on(`GET ${VMS}`, aList([])));
   const { run } = aReconcile({ west: { wire } });
@@ -430,7 +446,7 @@ it.each(OUTAGES)("reports a cluster that %s, and leaves its pools to the schedul
   }
 });
 
-it("tells a pool's owner what may not be read, and leaves its counts as they were", async () => {
+it("tells a pool's owner what may not be read, and leaves its counts as they were (D38)", async () => {
   const status = { replicas: 4, readyReplicas: 2, labelSelector: "app=web" };
   const wire = aWire(
     on(DISCOVERY, served("v1beta1")),
@@ -530,7 +546,7 @@ it.each([
   { cause: "pool", attempt: 0, sent: { cause: "error", attempt: 1 } },
   { cause: "error", attempt: 2, sent: { cause: "error", attempt: 3 } },
   { cause: "vm", attempt: 1, sent: { cause: "sweep", attempt: 2 } },
-])("wakes a pool late after an unexpected error ($cause, attempt $attempt)", async ({ cause, attempt, sent }) => {
+])("wakes a pool late after an unexpected error ($cause, attempt $attempt) (D04)", async ({ cause, attempt, sent }) => {
   const { run, mailbox, log } = aReconcile({ west: { wire: anActingWire() } }, { nonce: fail });
 
   const response = await run(aMessage({ cause, attempt }));
@@ -637,7 +653,7 @@ it("reports a machine that the cluster refuses, and closes the claim", async () 
   );
 });
 
-it("makes nothing of a template that the cluster refuses, and tells the owner once a pass", async () => {
+it("makes nothing of a template that the cluster refuses, and tells the owner once a pass (D31)", async () => {
   const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
   const wire = aWire(
     on(DISCOVERY, served("v1beta1")),

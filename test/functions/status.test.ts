@@ -126,7 +126,7 @@ it("wakes the pool by messages that never merge", async () => {
   expect(new Set(mailbox.sent.map(deduplicationIdOf)).size).toBe(2);
 });
 
-it("wakes the pool when somebody else changed it in between", async () => {
+it("wakes the pool when somebody else changed it in between (D32)", async () => {
   const { run, mailbox, log } = aStatus(aWireShowing({}, refusal(409, "Conflict")));
 
   expect(await run()).toBe("conflict");

@@ -19,7 +19,7 @@ describe("instances without the selector's labels", () => {
     ["none", undefined, "{}"],
     ["others", { tier: "front" }, '{"tier":"front"}'],
     ["another value", { app: "db" }, '{"app":"db"}'],
-  ])("are told to the owner when they have %s", (_what, labels, shown) => {
+  ])("are told to the owner when they have %s (D39)", (_what, labels, shown) => {
     const pool = aPoolWhoseInstancesHave(labels);
     expect(announce(pool)).toMatchObject([{ type: "Warning", reason: "LabelsMissing", key: "2" }]);
     const [announcement] = announce(pool);
@@ -124,7 +124,7 @@ describe("machines of another pool that the selector matches", () => {
   const others = (name: string, overrides: Parameters<typeof aVm>[1] = {}) =>
     aVm(0, { name: `${name}-0`, uid: `uid-${name}`, owners: [{ ...anOwner(OTHER_POOL_UID), name }], ...overrides });
 
-  it("are told of once a generation, with the names of their pools", () => {
+  it("are told of once a generation, with the names of their pools (D31)", () => {
     expect(overlap(aVm(0), others("db"), others("api"), others("db", { uid: "x" }))).toEqual([
       {
         type: "Warning",

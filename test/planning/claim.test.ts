@@ -248,7 +248,7 @@ describe("unfinished deletes", () => {
     expect(claimIn(plan)?.delete).toEqual([]);
   });
 
-  it("do not hit the successor of the name", () => {
+  it("do not hit the successor of the name (D43)", () => {
     const successor = aVm(0, { uid: "feedf00d-0000" });
     const plan = planOf({ pool: poolWith(1, { delete: items(0) }), vms: [successor] });
     expect(kindsOf(plan)).toEqual(["writeClaim"]);

@@ -40,12 +40,12 @@ describe("a pool that is deleted", () => {
     expect(kindsOf(planOf({ pool: aPool(deleting), vms: someVms(3) }))).not.toContain("deleteVm");
   });
 
-  it("frees a machine that its selector matches no more", () => {
+  it("frees a machine that its selector matches no more (D16)", () => {
     const plan = planOf({ pool: aPool(deleting), vms: [aVm(0, { labels: { app: "gone" } })] });
     expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
   });
 
-  it("leaves the machines of another pool bound", () => {
+  it("leaves the machines of another pool bound (D16)", () => {
     const plan = planOf({ pool: aPool(deleting), vms: [aVm(0, { pool: OTHER_POOL_UID })] });
     expect(kindsOf(plan)).toEqual(["dropPoolFinalizer"]);
   });
@@ -59,6 +59,12 @@ describe("a pool that is deleted", () => {
   it("frees its machines though its spec is garbage", () => {
     const pool = aPool({ ...deleting, spec: null });
     expect(namesOf(planOf({ pool, vms: someVms(1) }), "dropVmFinalizer")).toEqual(["web-0"]);
+  });
+
+  it("frees its machines though its selector does not match its template (D19)", () => {
+    const pool = aPool({ ...deleting, spec: aSpec({ selector: { matchLabels: { app: "db" } } }) });
+    expect(namesOf(planOf({ pool, vms: someVms(2) }), "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
+    expect(kindsOf(planOf({ pool, vms: [] }))).toEqual(["dropPoolFinalizer"]);
   });
 
   it("frees its machines while it is paused", () => {
@@ -98,7 +104,7 @@ describe("a pool that is deleted", () => {
     expect(plan).toMatchObject({ needs: [], actions: [] });
   });
 
-  it("waits for machines that may still be created", () => {
+  it("waits for machines that may still be created (D16)", () => {
     const claim = aClaim({ create: new Map([[0, NOW - T + 1]]) });
     const plan = planOf({ pool: aPool({ ...deleting, claim }) });
     expect(plan.actions).toEqual([]);

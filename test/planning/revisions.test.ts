@@ -40,7 +40,7 @@ const CHOICES: readonly {
     kind: "existing",
   },
   {
-    it: "is not trusted when it is an earlier pool's",
+    it: "is not trusted when it is an earlier pool's (D18)",
     existing: aThird(aSpec(), "earlier-uid"),
     name: SUFFIXED,
     kind: "missing",
@@ -57,7 +57,7 @@ const CHOICES: readonly {
     name: "web-3",
     kind: "existing",
   },
-  { it: "is not trusted when it holds nothing", existing: aThird(undefined), name: SUFFIXED, kind: "missing" },
+  { it: "is not trusted when it holds nothing (D48)", existing: aThird(undefined), name: SUFFIXED, kind: "missing" },
 ];
 
 describe("the revision of a generation", () => {

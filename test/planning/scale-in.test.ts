@@ -321,7 +321,7 @@ describe("scale in by selectors", () => {
     );
   });
 
-  it("tells the pool's owner once for each generation, and not while nothing may be done yet", () => {
+  it("tells the pool's owner once for each generation, and not while nothing may be done yet (D36)", () => {
     const announced = (claim: Claim | null) =>
       planOf({ pool: aPoolWith({ replicas: 1, ...spares }, { generation: 2, claim }), vms: withSpares(3) })
         .announcements;

@@ -35,7 +35,7 @@ describe("the counts", () => {
     expect(report(aPool(), { members }).status).toMatchObject({ replicas: 2, readyReplicas: 1 });
   });
 
-  it("leave out a terminating machine that is still ready", () => {
+  it("leave out a terminating machine that is still ready (D38)", () => {
     expect(report(aPool(), { members: [aVm(0, { terminating: true })] }).status).toMatchObject({
       replicas: 0,
       readyReplicas: 0,
@@ -96,6 +96,11 @@ describe("whether there is something to write", () => {
     it(name, () => expect(report(pool).changed).toBe(changed));
   }
 
+  it("no though not every machine is ready, once that is said (D25)", () => {
+    const members = [aVm(0), aVm(1), aVm(2, { ready: false })];
+    expect(report(withStatus({ ...SETTLED, readyReplicas: 2 }), { members }).changed).toBe(false);
+  });
+
   it("no after it was written", () => {
     const { status } = report(aPoolWith({ paused: true }), { failures: [scaleOut("quota")] });
     const after = report(withStatus({ ...status }, { paused: true }), {
@@ -148,7 +153,7 @@ describe("the condition of a failure", () => {
     });
   }
 
-  it("keeps its time, and takes the current reason, which is told", () => {
+  it("keeps its time, and takes the current reason, which is told (D38)", () => {
     const pool = withStatus({ ...SETTLED, conditions: [FAILED] });
     const { status, announcements } = report(pool, { failures: [{ during: "scaleIn", message: "forbidden" }] });
     expect(status.conditions).toMatchObject([{ reason: "FailedScaleIn", lastTransitionTime: EARLIER }]);
@@ -172,7 +177,7 @@ describe("the condition of a failure", () => {
     expect(status.conditions?.[0]?.message).toContain("spec.replicas");
   });
 
-  it("carries messages as they are, whatever signs they hold", () => {
+  it("carries messages as they are, whatever signs they hold (D45)", () => {
     const message = "quota is 100% full %d";
     expect(report(aPool(), { failures: [scaleOut(message)] }).status.conditions?.[0]?.message).toContain(message);
   });

@@ -154,6 +154,13 @@ describe("a proactive update", () => {
     expect(restartsOf(rollOut({ vms: [moved(0)], instances: [stale(0, { revision: null })] }))).toEqual(["web-0"]);
   });
 
+  it("takes a revision without a template for a lost one (D48)", () => {
+    const revisions = [aRevision({ data: { replicas: 1 } })];
+    expect(stepsOf(rollOut({ to: ANNOTATES, vms: [aVm(0)], revisions }))).toEqual(["updateVm"]);
+    const next = rollOut({ to: ANNOTATES, vms: [moved(0)], instances: [stale(0)], revisions });
+    expect(restartsOf(next)).toEqual(["web-0"]);
+  });
+
   it("does not move a machine whose revision is lost and whose disks are others, and says so", () => {
     const plan = rollOut({ to: REPLACES, vms: [aVm(0, { revision: null })] });
     expect(stepsOf(plan)).not.toContain("updateVm");

@@ -23,7 +23,7 @@ import { claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } fr
 const gone = { app: "gone" } as const;
 
 describe("a machine whose labels left the pool", () => {
-  it("is released, and counts until it is: a release that fails neither adds a machine nor stops the pool", () => {
+  it("is released, and counts until it is: a release that fails neither adds a machine nor stops the pool (D13)", () => {
     const plan = planOf({ pool: aPoolWith({ replicas: 3 }), vms: [aVm(0), aVm(1, { labels: gone })] });
     expect(namesOf(plan, "releaseVm")).toEqual(["web-1"]);
     expect(createsOf(plan)).toEqual([2]);
@@ -77,7 +77,7 @@ interface Case {
 
 const DETACHED = { pool: null } as const;
 const CASES: readonly Case[] = [
-  { it: "drops the finalizer of a machine whose owner was removed", vm: aVm(0, DETACHED), dropped: true },
+  { it: "drops the finalizer of a machine whose owner was removed (D14)", vm: aVm(0, DETACHED), dropped: true },
   {
     it: "drops it when the labels were changed as well, by the revision label",
     vm: aVm(0, { ...DETACHED, labels: gone }),
@@ -159,7 +159,7 @@ const STATES: readonly { readonly it: string; readonly spec: Json }[] = [
   { it: "a pool with the right count", spec: { replicas: 2 } },
   { it: "a pool with too few machines", spec: { replicas: 9 } },
   { it: "a pool with too many machines", spec: { replicas: 0 } },
-  { it: "a paused pool", spec: { replicas: 2, paused: true } },
+  { it: "a paused pool (D12)", spec: { replicas: 2, paused: true } },
   { it: "unmanaged scale in", spec: { replicas: 0, scaleInStrategy: { unmanaged: {} } } },
   { it: "opportunistic scale in", spec: { replicas: 0, scaleInStrategy: { opportunistic: {} } } },
   {
@@ -344,7 +344,7 @@ describe("who controls a machine", () => {
     expect(planOf({ vms: [vm] }).members).toHaveLength(1);
   });
 
-  it("is not a pool when the group is another's", () => {
+  it("is not a pool when the group is another's (D43)", () => {
     const vm = aVm(0, { owners: [anOwner(POOL_UID, { apiVersion: "pool.example.com/v1" })], finalizers: [] });
     expect(planOf({ pool: aPoolWith({ replicas: 0 }), vms: [vm] })).toMatchObject({ members: [], actions: [] });
   });

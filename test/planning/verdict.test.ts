@@ -24,7 +24,7 @@ const template = (metadata: Json, spec: Json = { template: {} }) => ({ metadata,
 const ILLEGAL: readonly Illegal[] = [
   { it: "no spec", spec: undefined, says: ["spec"] },
   { it: "a spec that is no object", spec: "yes", says: ['spec: must be an object, not "yes"'] },
-  { it: "negative replicas", spec: aSpec({ replicas: -1 }), says: ["spec.replicas: must be at least 0, not -1"] },
+  { it: "negative replicas (D31)", spec: aSpec({ replicas: -1 }), says: ["spec.replicas: must be at least 0, not -1"] },
   { it: "half a replica", spec: aSpec({ replicas: 1.5 }), says: ["spec.replicas: must be a whole number, not 1.5"] },
   {
     it: "more replicas than an int32 holds",
@@ -73,7 +73,7 @@ const ILLEGAL: readonly Illegal[] = [
     says: ["spec.selector.matchExpressions[0].values", "must be specified when operator is In"],
   },
   {
-    it: "no template",
+    it: "no template (D46)",
     spec: aSpec({ virtualMachineTemplate: undefined }),
     says: ["spec.virtualMachineTemplate: missing virtual machine template: write metadata.labels and spec.template"],
   },
@@ -119,7 +119,7 @@ const ILLEGAL: readonly Illegal[] = [
     says: ["spec.scaleInStrategy", "only one strategy", "unmanaged, proactive"],
   },
   {
-    it: "three update strategies",
+    it: "three update strategies (D37)",
     spec: aSpec({ updateStrategy: { proactive: {}, opportunistic: {}, unmanaged: {} } }),
     says: ["spec.updateStrategy", "only one strategy", "unmanaged, opportunistic, proactive"],
   },
