@@ -128,22 +128,32 @@ const AFTER_CLAIM = [
 ] as const satisfies readonly ActionKind[];
 
 /**
- * The first machine of a new revision is tried before anything is claimed or stored for it: a template that the cluster
- * refuses costs no revision and no machine that it was to replace. False when it was refused, and nothing of the plan is done.
+ * Before anything is claimed for them, a machine of a new revision is tried, and one that is to take the place of another: a
+ * template that the cluster refuses costs no revision and no machine. False when it was refused, and nothing of the plan is
+ * done.
  */
 async function tryTemplate(plan: Plan, context: ApplyContext, progress: Progress): Promise<boolean> {
-  const [first] = of(plan, "createVm");
-  const isNew = of(plan, "createRevision").length > 0;
-  const vm = first === undefined || !isNew ? undefined : machineOf(first, context);
-  if (first === undefined || vm === undefined || context.writeTimeLeftMs() <= 0) return true;
+  const trial = trialOf(plan);
+  const vm = trial && machineOf(trial.action, context);
+  if (trial === undefined || vm === undefined || context.writeTimeLeftMs() <= 0) return true;
+  // The name of a machine that is to go is taken: that is found after the machine was looked at.
   const answer = await context.cluster.create(VIRTUAL_MACHINES, context.seen.pool, vm, { dryRun: true });
   if (answer.ok || !isAboutObject(answer.failure)) return true;
-  progress.outcomes.push({ action: first, ...failed(answer.failure) });
-  skip(
-    of(plan, "writeClaim", ...AFTER_CLAIM).filter((action) => action !== first),
-    progress,
-  );
+  progress.outcomes.push({ action: trial.action, ...failed(answer.failure) });
+  const others = of(plan, "writeClaim", ...AFTER_CLAIM).filter((action) => action !== trial.action);
+  skip(others, progress);
   return false;
+}
+
+function trialOf(plan: Plan): { readonly action: CreateVm } | undefined {
+  const [first] = of(plan, "createVm");
+  if (first !== undefined && of(plan, "createRevision").length > 0) return { action: first };
+  for (const { vm, successor } of of(plan, "deleteVm")) {
+    if (successor === undefined || vm.ordinal === undefined) continue;
+    const why = `it is to take the place of ${vm.name}`;
+    return { action: { kind: "createVm", ordinal: vm.ordinal, revision: successor, why } };
+  }
+  return undefined;
 }
 
 /**
@@ -526,8 +536,12 @@ export function announceOutcomes(seen: Observation, outcomes: readonly Outcome[]
       return [{ type: "Normal", reason: "DiskKept", message, key: action.vm.uid }];
     }
     if (action.kind === "deleteVm") {
-      const message = `Deleted VM ${namespace}/${action.vm.name} with uid ${action.vm.uid} from pool`;
-      return [{ type: "Normal", reason: "SuccessfulDelete", message, key: action.vm.uid }];
+      const { name, uid } = action.vm;
+      const message = `Deleted VM ${namespace}/${name} with uid ${uid} from pool`;
+      const deleted = { type: "Normal", reason: "SuccessfulDelete", message, key: uid } as const;
+      if (action.complaint === undefined) return [deleted];
+      const cause = `${name} is replaced: ${action.complaint}`;
+      return [{ type: "Warning", reason: "Healing", message: cause, key: uid }, deleted];
     }
     return [];
   });

@@ -164,7 +164,10 @@ async function observeNeed(
 ): Promise<Read<Partial<Observation>>> {
   switch (need.read) {
     case "namespaceVms":
-      return map(await listVms(cluster, seen.pool, { metadataOnly: true }), (namespaceVms) => ({ namespaceVms }));
+      // Pools are judged by a list that is younger than the machines.
+      return map(await listVms(cluster, seen.pool, { metadataOnly: true }), (namespaceVms) => {
+        return { namespaceVms, livingPools: undefined };
+      });
     case "revisions":
       return observeRevisions(cluster, seen, need.names);
     case "instances":

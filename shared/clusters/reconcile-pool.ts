@@ -73,6 +73,8 @@ interface Run {
   announcements: Announcement[];
   resourceVersion: string | undefined;
   look: Look | undefined;
+  /** The pool when something was last done: who is told of it when the look after that fails. */
+  acted: { readonly pool: Pool; readonly poolVersion: string; readonly now: number } | undefined;
   /** Generation and claim whose write was refused last. */
   refusedClaim: string | undefined;
   claimRefusal: PassFailure | undefined;
@@ -89,6 +91,7 @@ export async function reconcilePool(place: PoolPlace, deps: PassDeps): Promise<P
     announcements: [],
     resourceVersion: undefined,
     look: undefined,
+    acted: undefined,
     refusedClaim: undefined,
     claimRefusal: undefined,
     complete: false,
@@ -126,7 +129,11 @@ async function step(place: PoolPlace, run: Run, deps: PassDeps): Promise<Next> {
   run.ledger = applied.ledger;
   run.resourceVersion = applied.poolResourceVersion ?? run.resourceVersion;
   run.outcomes.push(...applied.outcomes);
-  run.announcements.push(...plan.announcements, ...announceOutcomes(seen, applied.outcomes));
+  // What a plan has to tell comes true with its claim; without one it is told by the pass that writes it.
+  const isClaimed = applied.outcomes.some(({ action, result }) => action.kind === "writeClaim" && result === "done");
+  const told = isClaimed ? plan.announcements : [];
+  run.announcements.push(...told, ...announceOutcomes(seen, applied.outcomes));
+  run.acted = { pool: seen.pool, poolVersion, now: seen.now };
   return judgeOutcomes(run, { seen, plan, outcomes: applied.outcomes });
 }
 
@@ -196,7 +203,12 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
   };
   if (look === undefined || look.kind !== "planned") {
     const unread = look?.kind === "unreadable" ? look : undefined;
-    const reported = unread && (await reportUnread(unread, failures, deps));
+    const reported = unread && reportUnread(unread, failures, deps);
+    const of = unread?.of ?? run.acted;
+    if (of !== undefined && deps.mode === "act") {
+      const announcements = oneFailureOfEach([...run.announcements, ...(reported?.announcements ?? [])]);
+      await announce(deps.cluster, { ...of, announcements });
+    }
     return {
       ...base,
       outcome: unread === undefined ? "gone" : "unreadable",
@@ -237,16 +249,14 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
 const LASTING: ReadonlySet<ApiFailure["kind"]> = new Set(["forbidden", "notFound", "invalid", "garbled"]);
 
 /** The counts stay as they were; the condition says what could not be read. */
-async function reportUnread(
+function reportUnread(
   { what, failure, of }: Extract<Look, { kind: "unreadable" }>,
   failures: readonly PassFailure[],
-  { mode, cluster, by }: PassDeps,
-): Promise<StatusReport | undefined> {
+  { by }: PassDeps,
+): StatusReport | undefined {
   if (of === undefined || of.pool.deleting || !failure.definite || !LASTING.has(failure.kind)) return undefined;
   const unread: PassFailure = { during: "reading", message: `${what}: ${failure.message}` };
-  const reported = reportStatus({ ...of, by, members: undefined, failures: [unread, ...failures] });
-  if (mode === "act") await announce(cluster, { ...of, announcements: reported.announcements });
-  return reported;
+  return reportStatus({ ...of, by, members: undefined, failures: [unread, ...failures] });
 }
 
 /** Of each kind of failure the first: all of them are in the condition. */

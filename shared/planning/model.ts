@@ -198,12 +198,13 @@ export interface Vm {
   readonly terminating: boolean;
   /** Its condition `Ready` is True; always false where only metadata were read. */
   readonly ready: boolean;
-  /** When its condition `Ready` last changed, in epoch milliseconds; undefined when the API does not say. */
-  readonly readyChangedAt: number | undefined;
+  /** Since when its condition `Ready` is True, or False, in epoch milliseconds; undefined when it is not, or the API does not say. */
+  readonly readySince: number | undefined;
+  readonly notReadySince: number | undefined;
   /** How often in a row its guest could not be started. */
   readonly startFailures: number;
-  /** What it shows instead of running, where that says that its guest cannot be started; see `FAILING`. */
-  readonly failing: string | undefined;
+  /** Its `printableStatus` where that says that its guest does not come up, or is not to. */
+  readonly shown: string | undefined;
   /** A request to stop or to start it is under way. */
   readonly requested: boolean;
   /** Its status says that there is an instance. */
@@ -241,6 +242,13 @@ const FAILING: readonly string[] = [
   "ErrImagePull",
   "ImagePullBackOff",
 ];
+/** Those of one that nobody tries to start now, whatever its failures were. */
+const AT_REST: readonly string[] = ["Stopped", "Stopping", "Paused", "Migrating"];
+
+/** Whether nobody tries to start the machine: its user has stopped it, or is about to. */
+export function isAtRest({ shown, requested }: Pick<Vm, "shown" | "requested">): boolean {
+  return requested || AT_REST.includes(shown ?? "");
+}
 
 /** Reads a VM, or its metadata alone; undefined when it is not what the API promises. */
 export function parseVm(object: unknown, poolName: string): Vm | undefined {
@@ -259,9 +267,10 @@ export function parseVm(object: unknown, poolName: string): Vm | undefined {
     finalizers: metadata.finalizers ?? [],
     terminating: metadata.deletionTimestamp !== undefined,
     ready: isTrue(status, "Ready"),
-    readyChangedAt: changeOf(status, "Ready"),
+    readySince: changeOf(status, "Ready", "True"),
+    notReadySince: changeOf(status, "Ready", "False"),
     startFailures: status?.startFailure?.consecutiveFailCount ?? 0,
-    failing: FAILING.find((name) => name === status?.printableStatus),
+    shown: [...FAILING, ...AT_REST].find((name) => name === status?.printableStatus),
     requested: (status?.stateChangeRequests ?? []).length > 0,
     running: status?.created === true,
     restartRequired: isTrue(status, "RestartRequired"),
@@ -316,8 +325,12 @@ export function parseInstance(object: unknown): Instance | undefined {
 
 type StatusWithConditions = z.infer<typeof statusWithConditionsSchema>;
 
-function changeOf(status: StatusWithConditions | null | undefined, wanted: string): number | undefined {
-  const condition = (status?.conditions ?? []).find(({ type }) => type === wanted);
+function changeOf(
+  status: StatusWithConditions | null | undefined,
+  wanted: string,
+  value: "True" | "False",
+): number | undefined {
+  const condition = (status?.conditions ?? []).find((one) => one.type === wanted && one.status === value);
   const time = Date.parse(condition?.lastTransitionTime ?? "");
   return Number.isNaN(time) ? undefined : time;
 }

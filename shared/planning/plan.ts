@@ -14,7 +14,7 @@ import {
 } from "./claim.ts";
 import { planDiskCare, unfitDisks } from "./disks.ts";
 import { describeProblems } from "./errors.ts";
-import { type Healing, planHealing } from "./healing.ts";
+import { type Healing, ordinalsInCare, planHealing } from "./healing.ts";
 import { byNameAndUid, isBereft, isLeftBehind, type Membership, sortMembership } from "./membership.ts";
 import {
   type Disk,
@@ -26,7 +26,7 @@ import {
   revisionOf,
   type Vm,
 } from "./model.ts";
-import { CLAIM_ANNOTATION, ordinalOf, POOL_FINALIZER, vmName } from "./names.ts";
+import { CLAIM_ANNOTATION, ordinalOf, POOL_FINALIZER, revisionName, vmName } from "./names.ts";
 import { chooseRevision, type KnownRevisions, type RevisionChoice } from "./revisions.ts";
 import { keepsDisks, planScaleIn, type ScaleIn, scaleInHold } from "./scale-in.ts";
 import { planScaleOut, type ScaleOut } from "./scale-out.ts";
@@ -129,7 +129,15 @@ export type Action =
     }
   | { readonly kind: "createRevision"; readonly name: string; readonly why: string }
   | { readonly kind: "createVm"; readonly ordinal: number; readonly revision: string; readonly why: string }
-  | { readonly kind: "deleteVm"; readonly vm: Vm; readonly why: string }
+  | {
+      readonly kind: "deleteVm";
+      readonly vm: Vm;
+      /** The revision of the machine that is to take its place; undefined when none is. */
+      readonly successor?: string;
+      /** Why it could not start, where it is healed. */
+      readonly complaint?: string;
+      readonly why: string;
+    }
   /** Gives a machine another template; `patch` is a JSON merge patch. */
   | {
       readonly kind: "updateVm";
@@ -277,6 +285,7 @@ function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & {
     owned,
     taken: new Set([...parts.taken, ...leftOut.map(({ ordinal }) => ordinal)]),
     unfinished,
+    preferred: ordinalsInCare(pool, spec),
     createsMax: limits.createsMax,
   });
   const claimed = claim?.delete ?? [];
@@ -301,6 +310,7 @@ function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & {
     down,
     healing,
     update,
+    target,
     spec,
     shortage: replicas - existing,
     isEmpty: existing === 0,
@@ -453,6 +463,7 @@ interface Decision {
   readonly down: ScaleIn;
   readonly healing: Healing;
   readonly update: Update;
+  readonly target: string | undefined;
   readonly spec: PoolSpec;
   /** Machines missing. */
   readonly shortage: number;
@@ -474,6 +485,7 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
     rollout: rolloutAfter(decision),
     waitUntil: undefined,
   };
+  const successorOf = (vm: Vm) => decision.target ?? revisionOf(vm) ?? revisionName(pool.name, pool.generation);
   const deletes = down.remove.length + healing.remove.length + update.replacements.length;
   const isGuarded = out.create.length + deletes + update.restarts.length > 0;
   // A pass that was overtaken by another template must not prune the revision of that one, which nothing names yet.
@@ -488,9 +500,18 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
     ...planRevision(decision),
     ...planCreates(decision),
     ...down.remove.map((vm) => ({ kind: "deleteVm", vm, why: describeSurplus(vm) }) as const),
-    ...healing.remove.map(({ vm, why }) => ({ kind: "deleteVm", vm, why: `it is healed: ${why}` }) as const),
+    ...healing.remove.map(
+      ({ vm, why }) =>
+        ({ kind: "deleteVm", vm, successor: successorOf(vm), complaint: why, why: `it is healed: ${why}` }) as const,
+    ),
     ...update.replacements.map(
-      (vm) => ({ kind: "deleteVm", vm, why: "a new machine with the template's disks replaces it" }) as const,
+      (vm) =>
+        ({
+          kind: "deleteVm",
+          vm,
+          successor: successorOf(vm),
+          why: "a new machine with the template's disks replaces it",
+        }) as const,
     ),
     ...update.restarts,
     ...update.actions,

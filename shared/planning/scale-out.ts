@@ -19,6 +19,8 @@ export interface ScaleOutInput {
   readonly taken: ReadonlySet<number>;
   /** Ordinal → time, see `unfinishedCreates`. */
   readonly unfinished: ReadonlyMap<number, number>;
+  /** Ordinals that go first among those that are free. */
+  readonly preferred?: readonly number[];
   readonly createsMax: number;
 }
 
@@ -26,14 +28,24 @@ export interface ScaleOutInput {
  * Repeats the creates that are unfinished, then takes the lowest free ordinals. One whose machine is there is counted by
  * it; one whose name another's object has keeps its place, for that object may go before the create lands.
  */
-export function planScaleOut({ replicas, owned, taken, unfinished, createsMax }: ScaleOutInput): ScaleOut {
+export function planScaleOut({
+  replicas,
+  owned,
+  taken,
+  unfinished,
+  preferred = [],
+  createsMax,
+}: ScaleOutInput): ScaleOut {
   const wanted = Math.max(0, replicas - owned.length);
   const present = new Set(owned.map(({ ordinal }) => ordinal));
   const mayLand = [...unfinished.keys()].filter((ordinal) => !present.has(ordinal)).sort((a, b) => a - b);
   if (mayLand.length > wanted) return { create: [], carried: unfinished, waits: true };
   const isTaken = (ordinal: number) => taken.has(ordinal) || unfinished.has(ordinal);
   const room = CLAIM_ITEMS_MAX - unfinished.size;
-  const fresh = lowestFree(Math.min(Math.min(wanted, createsMax) - mayLand.length, room), isTaken);
+  const missing = Math.max(0, Math.min(Math.min(wanted, createsMax) - mayLand.length, room));
+  const first = preferred.filter((ordinal) => !isTaken(ordinal)).slice(0, missing);
+  const others = lowestFree(missing - first.length, (ordinal) => isTaken(ordinal) || first.includes(ordinal));
+  const fresh = [...first, ...others];
   const again = mayLand.filter((ordinal) => !taken.has(ordinal));
   const create = [...again, ...fresh].slice(0, createsMax).sort((a, b) => a - b);
   const issued = new Set(create);

@@ -20,7 +20,7 @@ import {
   someVms,
   type VmOverrides,
 } from "../support/builders.ts";
-import { ACTING, CLOSING, claimIn, deletesOf, kindsOf, namesOf } from "./plans.ts";
+import { ACTING, CLOSING, claimIn, createsOf, deletesOf, kindsOf, namesOf } from "./plans.ts";
 
 const MINUTE_MS = 60_000;
 const at = (ms: number) => new Date(ms).toISOString();
@@ -121,6 +121,13 @@ const CASES: readonly Case[] = [
     vm: { ...CRASHING, spec: aVmSpec("web-1", { runStrategy: "Halted" }) },
     heals: false,
   },
+  { it: "leaves one that its user has stopped", vm: { ...CRASHING, shown: "Stopped" }, heals: false },
+  { it: "leaves one that is asked to stop or to start", vm: { ...CRASHING, requested: true }, heals: false },
+  {
+    it: "leaves one whose readiness is not known",
+    vm: { ready: null, shown: "ErrorUnschedulable", readyChanged: at(NOW - 60 * MINUTE_MS) },
+    heals: false,
+  },
   { it: "leaves one that is on its way out", vm: { ...CRASHING, terminating: true }, heals: false },
   { it: "leaves one whose guest runs again", vm: CRASHING, instance: anInstance(0), heals: false },
   {
@@ -162,9 +169,7 @@ describe("a machine that cannot start", () => {
     expect(kindsOf(plan)).toEqual(["writeClaim", "deleteVm"]);
     expect(claimIn(plan)?.delete).toHaveLength(1);
     expect(memoryIn(plan)).toEqual({ "0": { at: at(NOW), count: 1 } });
-    expect(plan.announcements).toMatchObject([
-      { type: "Warning", reason: "Healing", message: "web-0 is replaced: it failed to start 5 times in a row" },
-    ]);
+    expect(plan.actions[1]).toMatchObject({ successor: "web-1", complaint: "it failed to start 5 times in a row" });
   });
 
   it("of another owner, or of nobody, is none of the pool's (D01)", () => {
@@ -187,7 +192,23 @@ describe("a machine that cannot start", () => {
   });
 
   it("is not begun when the pass closes", () => {
-    expect(kindsOf(planOf({ isClosing: true }))).not.toContain("deleteVm");
+    const plan = planOf({ isClosing: true });
+    expect([deletesOf(plan), memoryIn(plan), reasonsOf(plan)]).toEqual([[], undefined, []]);
+  });
+
+  it.each([{ unmanaged: {} }, { opportunistic: {} }])(
+    "is not healed while too many are left to %j",
+    (scaleInStrategy) => {
+      const plan = planOf({ vms: [aVm(0, CRASHING), ...someVms(5).slice(1)], spec: { replicas: 2, scaleInStrategy } });
+      expect(deletesOf(plan)).toEqual([]);
+      expect(plan.reasons).toContain("1 machines cannot start: none is healed while there are too many");
+    },
+  );
+
+  it("has its number for its successor, and not the lowest one", () => {
+    const vms = [3, 5].map((ordinal) => aVm(ordinal));
+    const plan = planOf({ vms, spec: { replicas: 4 }, memory: { 7: { count: 1, agoMs: 1_000 } } });
+    expect(createsOf(plan)).toEqual([0, 7]);
   });
 
   it("is looked after by the schedule as long as it is not ready, without any event (D23)", () => {
@@ -221,6 +242,12 @@ describe("a machine that was healed and fails again", () => {
   it("says so while it waits", () => {
     const { reasons } = planOf({ memory: { 0: { count: 3, agoMs: 1_000 } } });
     expect(reasons).toContain("1 machines that cannot start are healed again after a pause");
+  });
+
+  it("is not deleted for a claim that was made for something else", () => {
+    const young = aVm(0, { ...CRASHING, created: at(NOW - 1_000) });
+    const plan = planOf({ vms: [young], memory: { 0: { count: 6, agoMs: 5_000 } }, claimed: [aVmUid(0)] });
+    expect([deletesOf(plan), namesOf(plan, "revokeDelete")]).toEqual([[], ["web-0"]]);
   });
 
   it("is not counted twice when its deletion was claimed and did not get through", () => {
@@ -268,17 +295,18 @@ describe("what was done", () => {
   it.each([
     "{",
     "[]",
-    '{"0":{"count":0,"at":"2026-11-22T09:00:00Z"}}',
+    '{"0":{"count":-1,"at":"2026-11-22T09:00:00Z"}}',
     '{"x":{"count":1,"at":"2026-11-22T09:00:00Z"}}',
-  ])("holds healing when it cannot be read (%s)", (memory) => {
+  ])("is begun anew when it cannot be read, with a pause for each (%s)", (memory) => {
     const plan = planOf({ memory });
-    expect(deletesOf(plan)).toEqual([]);
-    expect(plan.reasons.join()).toContain(`annotation ${HEALING_ANNOTATION} cannot be read; remove it`);
+    expect([deletesOf(plan), memoryIn(plan)]).toEqual([[], { "0": { at: at(NOW), count: 1 } }]);
+    expect(plan.reasons).toContain(`annotation ${HEALING_ANNOTATION} is begun anew`);
   });
 
-  it("counts for nothing where it is from the future", () => {
-    const plan = planOf({ memory: { 0: { count: 2, agoMs: -60 * MINUTE_MS } } });
-    expect(deletesOf(plan)).toEqual(["web-0"]);
+  it("counts for nothing where it is from the future, and goes", () => {
+    const memory = { 0: { count: 2, agoMs: -60 * MINUTE_MS } };
+    expect(deletesOf(planOf({ memory }))).toEqual(["web-0"]);
+    expect(memoryIn(planOf({ vms: [aVm(0)], memory }))).toBeNull();
   });
 
   it("keeps the pool on the schedule", () => {
@@ -292,6 +320,33 @@ describe("what was done", () => {
 });
 
 describe("at the same time", () => {
+  it("machines that are away count, whatever is remembered", () => {
+    const vms = [...someVms(4, { terminating: true }), ...crashing(10).slice(4)];
+    expect(deletesOf(planOf({ vms }))).toEqual([]);
+  });
+
+  it("the pool says once that others wait, and remembers to whom it has said so", () => {
+    const plan = planOf({ vms: crashing(3), memory: { 0: { count: 1, agoMs: 1_000 } } });
+    expect([deletesOf(plan), reasonsOf(plan)]).toEqual([[], ["HealingHeld"]]);
+    expect(memoryIn(plan)).toMatchObject({ "0": { count: 1 }, "1": { count: 0 }, "2": { count: 0 } });
+    const waiting = { 0: { count: 1, agoMs: 2_000 }, 1: { count: 0, agoMs: 1_000 }, 2: { count: 0, agoMs: 1_000 } };
+    const later = planOf({ vms: crashing(3), memory: waiting });
+    expect([kindsOf(later), reasonsOf(later)]).toEqual([[], []]);
+  });
+
+  it("one that never comes up leaves its turn to others after a while", () => {
+    const memory = { 0: { count: 5, agoMs: 100_000 }, 1: { count: 0, agoMs: 1_000 }, 2: { count: 0, agoMs: 1_000 } };
+    expect(deletesOf(planOf({ vms: crashing(3), memory }))).toEqual(["web-1"]);
+    const rested = { ...memory, 0: { count: 5, agoMs: 10 * MINUTE_MS } };
+    expect(deletesOf(planOf({ vms: crashing(3), memory: rested }))).toEqual(["web-1"]);
+  });
+
+  it("one that its user has switched off holds nobody up", () => {
+    const off = aVm(0, { ready: false, spec: aVmSpec("web-1", { runStrategy: "Halted" }) });
+    const vms = [off, aVm(1, CRASHING), aVm(2)];
+    expect(deletesOf(planOf({ vms, memory: { 0: { count: 1, agoMs: 60 * MINUTE_MS } } }))).toEqual(["web-1"]);
+  });
+
   it.each([
     [1, 1],
     [2, 1],
@@ -302,8 +357,9 @@ describe("at the same time", () => {
   ])("of %d machines that cannot start %d are healed", (replicas, healed) => {
     const plan = planOf({ vms: crashing(replicas) });
     expect(deletesOf(plan)).toHaveLength(healed);
-    expect(Object.keys(Object(memoryIn(plan)))).toHaveLength(healed);
-    expect(reasonsOf(plan).includes("HealingHeld")).toBe(healed < replicas);
+    const counts = Object.values(Object(memoryIn(plan))).map((entry) => Object(entry).count);
+    expect([counts.length, counts.filter((count) => count === 1).length]).toEqual([replicas, healed]);
+    expect(reasonsOf(plan)).toEqual(healed < replicas ? ["HealingHeld"] : []);
   });
 
   it("those that are not well yet count, wherever they are", () => {
@@ -314,7 +370,7 @@ describe("at the same time", () => {
     const memory = Object.fromEntries([0, 1, 2, 3].map((ordinal) => [ordinal, { count: 1, agoMs: 1_000 }]));
     const plan = planOf({ vms, spec: { replicas: 10 }, memory });
     expect(deletesOf(plan)).toEqual([]);
-    expect(plan.reasons).toContain("healing is held: 4 of 10 machines are being healed, 6 more cannot start");
+    expect(plan.reasons.join()).toContain("no more than 4 of 10 machines are healed at once, and 6 more cannot start");
   });
 
   it("one that is in care may be healed again before others are", () => {
@@ -335,9 +391,15 @@ describe("with disks that outlive their machines", () => {
     expect(deletesOf(plan)).toEqual([]);
     expect(memoryIn(plan)).toMatchObject({ "0": { count: 1, stuck: true } });
     expect(plan.announcements).toMatchObject([{ reason: "HealingFailed", message: expect.stringContaining("web-0") }]);
-    const later = planOf({ vms, spec: KEEPING, memory: { 0: { count: 1, agoMs: 61 * MINUTE_MS, stuck: true } } });
+    const later = planOf({ vms, spec: KEEPING, memory: { 0: { count: 1, agoMs: 59 * MINUTE_MS, stuck: true } } });
     expect([deletesOf(later), memoryIn(later), reasonsOf(later)]).toEqual([[], undefined, []]);
     expect(later.reasons).toContain("the machine of ordinal 0 fails on its kept disk and is not healed again");
+  });
+
+  it("another machine of the number is not given up for the one before it", () => {
+    const other = aVm(0, { ...CRASHING, created: at(NOW - MINUTE_MS) });
+    const memory = { 0: { count: 1, agoMs: 60 * MINUTE_MS, stuck: true } };
+    expect(deletesOf(planOf({ vms: [other, aVm(1)], spec: KEEPING, memory }))).toEqual(["web-0"]);
   });
 
   it("those that are given up do not keep others from being healed", () => {

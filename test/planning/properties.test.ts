@@ -320,7 +320,7 @@ describe("every plan", () => {
       expect(healed.length).toBeLessThanOrEqual(Math.max(1, Math.floor(0.4 * replicasOf(seen))));
       const threshold = spec?.autohealing?.startUpFailureThreshold ?? 3;
       for (const vm of healed) {
-        const isLong = vm.failing !== undefined && !vm.ready && seen.now - (vm.readyChangedAt ?? seen.now) >= 300_000;
+        const isLong = vm.shown !== undefined && seen.now - (vm.notReadySince ?? seen.now) >= 300_000;
         expect(vm.startFailures >= threshold || isLong).toBe(true);
       }
     }));

@@ -117,7 +117,10 @@ export interface VmOverrides {
   readonly annotations?: Readonly<Record<string, string>>;
   readonly finalizers?: readonly string[];
   readonly terminating?: boolean;
-  readonly ready?: boolean;
+  /** Null: not known. */
+  readonly ready?: boolean | null;
+  /** A request to stop or to start it is under way. */
+  readonly requested?: boolean;
   readonly restartRequired?: boolean;
   /** When its condition `Ready` last changed; null for no time. An hour before `NOW` unless given. */
   readonly readyChanged?: string | null;
@@ -154,9 +157,14 @@ export function aVm(ordinal: number, overrides: VmOverrides = {}): Vm {
       ...(overrides.spec === null ? {} : { spec: overrides.spec ?? aVmSpec(revision) }),
       status: {
         conditions: [
-          { type: "Ready", status: ready ? "True" : "False", lastTransitionTime: readyChanged },
+          {
+            type: "Ready",
+            status: ready === null ? "Unknown" : ready ? "True" : "False",
+            lastTransitionTime: readyChanged,
+          },
           ...(overrides.restartRequired === true ? [{ type: "RestartRequired", status: "True" }] : []),
         ],
+        ...(overrides.requested === true ? { stateChangeRequests: [{ action: "Stop" }] } : {}),
         ...(overrides.failures === undefined ? {} : { startFailure: { consecutiveFailCount: overrides.failures } }),
         ...(overrides.shown === undefined ? {} : { printableStatus: overrides.shown }),
       },
