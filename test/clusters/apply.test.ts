@@ -210,6 +210,35 @@ it.each<[string, readonly Action[]]>([
   expect(done.wire.sent.filter(({ path }) => path.includes("dryRun"))).toEqual([]);
 });
 
+/** A machine goes so that another can come, whose revision is there. */
+const REPLACING: readonly Action[] = [
+  writeClaim({}),
+  { kind: "deleteVm", vm: aSeenVm(3), successor: "web-1", complaint: "it failed to start", why: "test" },
+];
+
+it("deletes no machine whose successor the cluster refuses", async () => {
+  const done = await apply(REPLACING, { routes: [on(CREATE, refusal(422, "Invalid", "spec.running: required"))] });
+
+  expect(done.wire.sent.map(({ method, path }) => [method, path.includes("dryRun=All")])).toEqual([["POST", true]]);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 2 });
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message: "spec.running: required" }]);
+  expect(announceOutcomes(done.seen, done.outcomes)).toEqual([]);
+});
+
+it.each<[string, Reply]>([
+  ["takes its successor", ok({})],
+  ["finds nothing but the name in the way", refusal(409, "AlreadyExists")],
+  ["has a quota that is used up", refusal(403, "Forbidden", "exceeded quota: vms")],
+])("deletes a machine for another when the cluster %s, and says why", async (_what, reply) => {
+  const done = await apply(REPLACING, { routes: [on(CREATE, reply), WRITTEN, on(`DELETE ${VMS}/web-3`, ok({}))] });
+
+  expect(linesOf(done.wire)).toEqual([CREATE, CLAIM, `DELETE ${VMS}/web-3`]);
+  expect(announceOutcomes(done.seen, done.outcomes)).toMatchObject([
+    { type: "Warning", reason: "Healing", message: "web-3 is replaced: it failed to start" },
+    { reason: "SuccessfulDelete" },
+  ]);
+});
+
 const DENIED = 'admission webhook "vms.example.com" denied the request: no';
 
 it.each<[string, Reply, string]>([
