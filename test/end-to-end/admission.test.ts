@@ -290,6 +290,22 @@ it("a template that the cluster refuses is told once, and costs nothing but the 
     const pool = await namespace.pool(POOL);
     expect(pool && conditionOf(pool, "ReplicaFailure")).toBeUndefined();
   });
+
+  // Other disks mean other machines: none goes for one that cannot come.
+  const uidsOf = async () => (await namespace.machines()).map(({ metadata }) => metadata.uid);
+  const before = await uidsOf();
+  const disk = { metadata: { name: "data" }, spec: { source: { blank: {} }, storage: {} } };
+  const broken = { template: { spec: { hostname: "a" } }, dataVolumeTemplates: [disk] };
+  const patch = JSON.stringify({ spec: { virtualMachineTemplate: { spec: broken } } });
+  await namespace.kubectl("patch", "vmpool", POOL, "--type=merge", "--patch", patch);
+  await eventually(async () => {
+    const pool = await namespace.pool(POOL);
+    expect(pool && conditionOf(pool, "ReplicaFailure")).toMatchObject({
+      message: expect.stringContaining("no host names here"),
+    });
+  });
+  expect(await uidsOf()).toEqual(before);
+
   await namespace.kubectl("delete", "vmpool", POOL, "--timeout=100s");
   await untilMachines(namespace, []);
 });

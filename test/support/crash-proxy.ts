@@ -38,11 +38,11 @@ export interface ProxyOptions {
   readonly ca: KeyPair;
   /** Of the proxy itself, for 127.0.0.1. */
   readonly serving: KeyPair;
-  /** Lists of pools of all namespaces are narrowed to this one, so that the client has the cluster for itself. */
+  /** Lists of pools and machines of all namespaces are narrowed to this one, so that the client has the cluster for itself. */
   readonly namespace: string;
 }
 
-const ALL_POOLS = /^(\/apis\/pool\.kubevirt\.io\/[^/]+)\/virtualmachinepools\b/;
+const ALL_NAMESPACES = /^(\/apis\/(?:pool\.)?kubevirt\.io\/[^/]+)\/(virtualmachinepools|virtualmachines)\b/;
 
 interface Armed extends CrashPoint {
   seen: number;
@@ -59,7 +59,7 @@ export async function startCrashProxy({ upstream, ca, serving, namespace }: Prox
   const serve = async (incoming: IncomingMessage, response: ServerResponse) => {
     const body = await readAll(incoming);
     const { method = "GET", url = "/" } = incoming;
-    const path = url.replace(ALL_POOLS, `$1/namespaces/${namespace}/virtualmachinepools`);
+    const path = url.replace(ALL_NAMESPACES, `$1/namespaces/${namespace}/$2`);
     const [place = "", query = ""] = path.split("?");
     const isDry = new URLSearchParams(query).has("dryRun");
     const request = { method, path: place, isDry, body: parseJson(body.toString("utf8")) };
