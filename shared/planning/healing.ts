@@ -7,6 +7,7 @@ import { type Instance, isAtRest, type Pool, type PoolSpec, type Vm } from "./mo
 import { HEALING_ANNOTATION } from "./names.ts";
 import { keepsDisks } from "./scale-in.ts";
 import type { Announcement } from "./status.ts";
+import { updatedAt } from "./update.ts";
 
 const FAILURES_DEFAULT = 3;
 const DURATION_DEFAULT = "5m";
@@ -19,7 +20,7 @@ const PATIENCE = 5;
 const AT_ONCE_SHARE = 0.4;
 /** A guest that has only just begun may still come up. */
 const BOOTING_MS = 10_000;
-/** So long the successor of a machine may take to be there and to come up. */
+/** So long a machine that is made or moved to another template may take to come up. */
 const COMING_UP_MS = 60_000;
 /** A time of our own may be so far ahead, as API servers' clocks differ. */
 const CLOCK_SLACK_MS = 60_000;
@@ -230,6 +231,8 @@ function hasRoom(memory: Memory, ordinal: number): boolean {
 /** Why a machine counts as failing to start; undefined when it does not, or not yet, or is not to start at all. */
 function complaintOf(vm: Vm, { autohealing }: PoolSpec, now: number): string | undefined {
   if (vm.terminating || !wantsToRun(vm) || isAtRest(vm)) return undefined;
+  // Its failures are those of the template before: the new one may be the cure.
+  if (now < updatedAt(vm, now) + COMING_UP_MS) return undefined;
   const threshold = autohealing?.startUpFailureThreshold ?? FAILURES_DEFAULT;
   if (vm.startFailures >= threshold) {
     return vm.startFailures === 1 ? "it failed to start" : `it failed to start ${vm.startFailures} times in a row`;

@@ -472,7 +472,8 @@ function revisionsIn(vm: Vm): readonly (string | undefined)[] {
   return [revisionOf(vm), vm.spec?.template.metadata?.labels?.[REVISION_LABEL]];
 }
 
-function updatedAt(vm: Vm, now: number): number {
+/** When a roll-out last gave the machine another template, in epoch milliseconds; 0 when none did, or nobody knows. */
+export function updatedAt(vm: Vm, now: number): number {
   const time = Date.parse(vm.annotations[UPDATED_ANNOTATION] ?? "");
   return Number.isNaN(time) || time > now + CLOCK_SLACK_MS ? 0 : time;
 }

@@ -1,7 +1,7 @@
 /** Which machines are replaced because they cannot start, when, and how many at once. */
 import { describe, expect, it } from "vitest";
 import type { Instance, Vm } from "../../shared/planning/model.ts";
-import { HEALING_ANNOTATION } from "../../shared/planning/names.ts";
+import { HEALING_ANNOTATION, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
 import { type Action, type Plan, planPass } from "../../shared/planning/plan.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
 import {
@@ -127,6 +127,16 @@ const CASES: readonly Case[] = [
     it: "leaves one whose readiness is not known",
     vm: { ready: null, shown: "ErrorUnschedulable", readyChanged: at(NOW - 60 * MINUTE_MS) },
     heals: false,
+  },
+  {
+    it: "leaves one that has only just got another template, which may be the cure",
+    vm: { ...CRASHING, annotations: { [UPDATED_ANNOTATION]: at(NOW - 59_000) } },
+    heals: false,
+  },
+  {
+    it: "heals one that another template did not help",
+    vm: { ...CRASHING, annotations: { [UPDATED_ANNOTATION]: at(NOW - 60_000) } },
+    heals: true,
   },
   { it: "leaves one that is on its way out", vm: { ...CRASHING, terminating: true }, heals: false },
   { it: "leaves one whose guest runs again", vm: CRASHING, instance: anInstance(0), heals: false },
