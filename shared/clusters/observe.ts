@@ -18,10 +18,10 @@ import {
   revisionOf,
   type Vm,
 } from "../planning/model.ts";
-import { KEPT_FOR_LABEL, POOL_FINALIZER, REVISION_LABEL } from "../planning/names.ts";
+import { KEPT_FOR_LABEL, REVISION_LABEL } from "../planning/names.ts";
 import type { Limits, Need, Observation, Plan } from "../planning/plan.ts";
 import { planPass } from "../planning/plan.ts";
-import { type LivingPool, planGone } from "../planning/strays.ts";
+import { isOfPool, type LivingPool, planGone } from "../planning/strays.ts";
 import { judge, type Verdict } from "../planning/verdict.ts";
 import type { ApiFailure, Cluster, ListOptions, ObjectPlace, ResourceType } from "./cluster.ts";
 import {
@@ -97,8 +97,7 @@ export async function lookForStrays(
   if (!version.ok) return { kind: "unreadable", what: "API discovery", failure: version.failure };
   const vms = await listVms(cluster, place, { labelSelector: REVISION_LABEL, metadataOnly: true });
   if (vms.kind !== "read") return vms;
-  const isBound = ({ finalizers }: Vm) => finalizers.includes(POOL_FINALIZER);
-  if (!vms.value.some(isBound)) return { kind: "looked", plan: { actions: [], reasons: [] } };
+  if (!vms.value.some((vm) => isOfPool(vm, place.name))) return { kind: "looked", plan: { actions: [], reasons: [] } };
   const living = await listLivingPools(cluster, version.value, place);
   if (living.kind !== "read") return living;
   return { kind: "looked", plan: planGone({ name: place.name, vms: vms.value, living: living.value }) };

@@ -117,7 +117,12 @@ export function formatClaim(claim: Claim): string {
 export function readClaim(text: string | undefined, now: number): Claim | undefined {
   const claim = parseClaim(text);
   if (claim === undefined) return undefined;
-  const latest = Math.max(claim.at, ...claim.create.values(), (claim.waitUntil ?? now) - QUIET_AFTER_MS);
+  const latest = Math.max(
+    claim.at,
+    claim.since.at,
+    ...claim.create.values(),
+    (claim.waitUntil ?? now) - QUIET_AFTER_MS,
+  );
   return latest > now + CLOCK_SLACK_MS ? undefined : claim;
 }
 

@@ -30,7 +30,7 @@ export interface GoneObservation {
 /** Lets go of what the pool has left behind; nothing more, for it is not known what the pool wanted. */
 export function planGone({ name, vms, living }: GoneObservation): Pick<Plan, "actions" | "reasons"> {
   if (living.some((pool) => pool.name === name)) return { actions: [], reasons: [`there is a pool ${name} again`] };
-  const strays = vms.filter((vm) => isStray(vm, living) && poolNamesOf(vm).includes(name)).sort(byNameAndUid);
+  const strays = vms.filter((vm) => isStray(vm, living) && isOfPool(vm, name)).sort(byNameAndUid);
   const why = `its pool ${name} is gone`;
   return { actions: strays.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const), reasons: [] };
 }
@@ -60,9 +60,14 @@ export function abandonedPools(
   return [...found.values()];
 }
 
+/** Whether the machine still has our finalizer and says that it is, or was, of the pool of that name. */
+export function isOfPool(vm: Vm, name: string): boolean {
+  return vm.finalizers.includes(POOL_FINALIZER) && poolNamesOf(vm).includes(name);
+}
+
 function isStray(vm: Vm, living: readonly LivingPool[]): boolean {
   const controller = controllerOf(vm);
-  return vm.finalizers.includes(POOL_FINALIZER) && !living.some(({ uid }) => uid === controller?.uid);
+  return !living.some(({ uid }) => uid === controller?.uid);
 }
 
 /** The names that its pool can have had: the controller's, else those that its revision tells. */

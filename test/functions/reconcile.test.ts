@@ -306,6 +306,18 @@ it("lets the machines go that a pool which is gone has left behind", async () =>
   expect([...mailbox.sent, ...bus.published]).toEqual([]);
 });
 
+it("asks for no pools when the machines that there are point to others", async () => {
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, refusal(404, "NotFound")),
+    on(`GET ${VMS}`, aList([aVm(0, { pool: "api" })])),
+  );
+  const { run } = aReconcile({ west: { wire } });
+
+  expect(await run(aMessage({ cause: "sweep" }))).toEqual(ALL_ACKNOWLEDGED);
+  expect(linesOf(wire).at(-1)).toBe(`GET ${VMS}`);
+});
+
 it.each([
   ["the list of machines", refusal(500, "InternalError"), aList([])],
   ["the list of pools", aList([aVm(0)]), refusal(403, "Forbidden")],

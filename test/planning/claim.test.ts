@@ -371,6 +371,13 @@ describe("a claim that somebody edited", () => {
     expect(minutesUntilCreate(aClaim({ waitUntil: later }))).toBeDefined();
   });
 
+  // By its beginning another controller is told: one that lies ahead would hide it.
+  it("is as good as none when it begins in the far future", () => {
+    const claim = aClaim({ since: { at: later, generation: 1 } });
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }, { claim }) });
+    expect(claimIn(plan)?.waitUntil).toBe(NOW + QUIET_AFTER_MS);
+  });
+
   it("does not hold the pool for ever by creates of the far future", () => {
     expect(
       minutesUntilCreate(
