@@ -41,6 +41,8 @@ export interface MemoryClusterOptions {
   readonly kinds: readonly Kind[];
   /** Epoch milliseconds. */
   readonly now: () => number;
+  /** What a validating webhook says against an object that is about to be stored; undefined when nothing. */
+  readonly validate?: (kind: Kind, object: KubeObject, existing: KubeObject | undefined) => string | undefined;
 }
 
 /** A request without what only a network needs. */
@@ -203,6 +205,7 @@ function create(
   const object = newObject(target, decoded, { uid: world.random.uuid(), now: world.now() });
   const existing = world.store.get(kind, namespace, object.metadata.name);
   if (existing !== undefined) throw alreadyExists(kind, object.metadata.name, isTerminating(existing));
+  admit(world, { kind, object, existing });
   const isDry = parameters.get("dryRun") === "All";
   return { status: 201, body: shown(isDry ? object : world.store.put(kind, object, actor), target) };
 }
@@ -232,10 +235,20 @@ function serveObject(world: World, target: Named, sent: Call & Sent): Answered {
       : decodePatched(target, patched(shown(existing, target), sent));
   if (sent.method === "PUT") checkUid(kind, existing, decoded.metadata.uid);
   const update = subresource === "status" ? updatedStatus : updatedObject;
-  return {
-    status: 200,
-    body: shown(save(world, { kind, existing, next: update(kind, existing, decoded) }, sent.actor), target),
-  };
+  const next = update(kind, existing, decoded);
+  if (subresource === undefined) admit(world, { kind, object: next, existing });
+  return { status: 200, body: shown(save(world, { kind, existing, next }, sent.actor), target) };
+}
+
+interface Reviewed {
+  readonly kind: Kind;
+  readonly object: KubeObject;
+  readonly existing: KubeObject | undefined;
+}
+
+function admit({ validate }: World, { kind, object, existing }: Reviewed): void {
+  const problem = object === existing ? undefined : validate?.(kind, object, existing);
+  if (problem !== undefined) throw new Refusal(422, "Invalid", problem);
 }
 
 /** A body with a UID is meant for that object only. A surprise: a patch is not, see `updatedObject` and `updatedStatus`. */

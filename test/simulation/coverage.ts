@@ -25,6 +25,7 @@ export const SIGHTS = [
   "a machine is freed whose pool is gone",
   "a deleted machine of an illegal pool is freed",
   "a pool is let go",
+  "a pool is refused at admission",
   "a revision is created",
   "a revision is pruned",
   "a machine is moved to another template",

@@ -3,6 +3,7 @@
 import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
 import type { WakeUp } from "../../shared/events/wake-ups.ts";
 import { type Plan, planPass } from "../../shared/planning/plan.ts";
+import { judgeReview } from "../../shared/planning/review.ts";
 import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./coverage.ts";
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
 import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
@@ -22,7 +23,7 @@ import {
   type UserMood,
   userStep,
 } from "./users.ts";
-import { actorOf, createWorld, type PendingCall, type World } from "./world.ts";
+import { type Answered, actorOf, createWorld, type PendingCall, type World } from "./world.ts";
 
 export const STEPS = 200;
 const MINUTE_MS = 60_000;
@@ -94,9 +95,17 @@ function startRun(seed: number, kinds: readonly Kind[]): Run {
     const fault = random.chance(0.3) ? planDependsOnOrder(result, random) : undefined;
     if (fault !== undefined) faults.push(fault);
   };
-  const world = createWorld({ seed, kinds, onPass, onAnswer: (answered) => see(coverage, sightOfAnswer(answered)) });
-  world.cluster.addNamespace(NAMESPACE);
   const mood = drawMood(random);
+  /** The admission webhook, with the rules of the function. */
+  const validate = ({ plural }: Kind, object: unknown, existing: unknown) => {
+    if (!mood.admits || plural !== "virtualmachinepools") return undefined;
+    const { refusal } = judgeReview(object, existing);
+    if (refusal !== undefined) see(coverage, "a pool is refused at admission");
+    return refusal?.message;
+  };
+  const onAnswer = (answered: Answered) => see(coverage, sightOfAnswer(answered));
+  const world = createWorld({ seed, kinds, onPass, onAnswer, validate });
+  world.cluster.addNamespace(NAMESPACE);
   createPool(world.cluster, POOL_NAMES[0], { ...mood.users.form, replicas: random.int(5) });
   const judge = createJudge(world.cluster, (actor) => world.started.get(actor));
   return {
@@ -274,6 +283,8 @@ interface Mood {
   readonly patienceMs: number;
   /** How often only little time passes while a call is under way. */
   readonly haste: number;
+  /** Pools are judged when they are written, too. */
+  readonly admits: boolean;
   /** How often a guest that starts comes to nothing. */
   readonly trouble: number;
   /** The pool has come to rest before the first step. */
@@ -298,6 +309,7 @@ function drawMood(random: Random): Mood {
     haste: random.pick([0.5, 0.9]) ?? 0.9,
     trouble: isTroubled ? (random.pick([0.1, 0.4]) ?? 0) : 0,
     startsAtRest: random.chance(0.7),
+    admits: random.chance(0.4),
     users: drawUserMood(
       random,
       isTroubled ? "healing" : random.chance(0.35) ? "rollingOut" : isDuel ? "scaling" : "anything",

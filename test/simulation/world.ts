@@ -15,7 +15,7 @@ import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
 import { FACT_SOURCE, RECONCILED, type Reconciled } from "../../shared/events/facts.ts";
 import { QUEUE_DELAY_MS, type QueueName, type WakeUp, type WakeUps } from "../../shared/events/wake-ups.ts";
 import type { Logger } from "../../shared/runtime/logger.ts";
-import { createMemoryCluster, type MemoryCluster } from "./cluster.ts";
+import { createMemoryCluster, type MemoryCluster, type MemoryClusterOptions } from "./cluster.ts";
 import type { Kind } from "./kinds.ts";
 import { createRandom } from "./random.ts";
 
@@ -127,6 +127,7 @@ export interface WorldOptions {
   readonly onPass: (key: WakeUp, result: PassResult) => void;
   /** Hears of every request that reached the API server. */
   readonly onAnswer: (answered: Answered) => void;
+  readonly validate?: MemoryClusterOptions["validate"];
 }
 
 export interface Answered {
@@ -136,14 +137,14 @@ export interface Answered {
   readonly isLate: boolean;
 }
 
-export function createWorld({ seed, kinds, onPass, onAnswer }: WorldOptions): World {
+export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOptions): World {
   const random = createRandom(seed);
   let clocks: readonly number[] = SERVER_CLOCKS_MS;
   let clock = EPOCH_MS;
   let invoked = 0;
   let nonces = 0;
   const now = () => clock;
-  const cluster = createMemoryCluster({ seed, kinds, now });
+  const cluster = createMemoryCluster({ seed, kinds, now, ...(validate === undefined ? {} : { validate }) });
   const current = new AsyncLocalStorage<Invocation>();
   const calls: PendingCall[] = [];
   const late: LateCall[] = [];
