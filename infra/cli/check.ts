@@ -86,7 +86,7 @@ async function compareClusters(cluster: Cluster, viewer: Cluster): Promise<reado
     );
   }
   if (own !== undefined && seen !== undefined) return [];
-  return [{ verdict: "unseen", text: "whether the kubeconfig leads to the same cluster cannot be told" }];
+  return [{ verdict: "bad", text: "whether the kubeconfig leads to the same cluster cannot be told" }];
 }
 
 /** The UID of `kube-system`, by which clusters are told apart. */

@@ -1,6 +1,6 @@
 /** Does what a plan says, in its order, and collects every outcome. Decides nothing but when to stop. */
 import { announceAdvice } from "../planning/advice.ts";
-import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, parseClaim } from "../planning/claim.ts";
+import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, readClaim } from "../planning/claim.ts";
 import { recordOf } from "../planning/json.ts";
 import type { Pool, Vm } from "../planning/model.ts";
 import {
@@ -138,32 +138,39 @@ async function tryTemplate(plan: Plan, context: ApplyContext, progress: Progress
   if (trial === undefined || vm === undefined || context.writeTimeLeftMs() <= 0) return true;
   // The name of a machine that is to go is taken: that is found after the machine was looked at.
   const answer = await context.cluster.create(VIRTUAL_MACHINES, context.seen.pool, vm, { dryRun: true });
-  if (answer.ok || !isAboutObject(answer.failure)) return true;
+  if (answer.ok || !isAboutObject(answer.failure, trial)) return true;
   progress.outcomes.push({ action: trial.action, ...failed(answer.failure) });
   const others = of(plan, "writeClaim", ...AFTER_CLAIM).filter((action) => action !== trial.action);
   skip(others, progress);
   return false;
 }
 
-function trialOf(plan: Plan): { readonly action: CreateVm } | undefined {
+interface Trial {
+  readonly action: CreateVm;
+  /** The machine whose place it is to take is still there. */
+  readonly isExtra: boolean;
+}
+
+function trialOf(plan: Plan): Trial | undefined {
   const [first] = of(plan, "createVm");
-  if (first !== undefined && of(plan, "createRevision").length > 0) return { action: first };
+  if (first !== undefined && of(plan, "createRevision").length > 0) return { action: first, isExtra: false };
   for (const { vm, successor } of of(plan, "deleteVm")) {
     if (successor === undefined || vm.ordinal === undefined) continue;
     const why = `it is to take the place of ${vm.name}`;
-    return { action: { kind: "createVm", ordinal: vm.ordinal, revision: successor, why } };
+    return { action: { kind: "createVm", ordinal: vm.ordinal, revision: successor, why }, isExtra: true };
   }
   return undefined;
 }
 
 /**
  * Whether the refusal would meet every machine of the template. A quota or a missing right is none of that kind, nor is a
- * webhook that cannot be asked without doing: then the create itself tells. Who refuses is said in words only.
+ * webhook that cannot be asked without doing: then the create itself tells. Who refuses is said in words only. One that
+ * forbids another machine may only count them, and one too many is what a machine is that another has to go for.
  */
-function isAboutObject({ status, definite, message }: ApiFailure): boolean {
+function isAboutObject({ status, definite, message }: ApiFailure, { isExtra }: Trial): boolean {
   if (!definite) return false;
   if (status === 400) return !message.includes("does not support dry run");
-  return status === 422 || (status === 403 && /\bdenied (the )?request\b/.test(message));
+  return status === 422 || (status === 403 && !isExtra && /\bdenied (the )?request\b/.test(message));
 }
 
 /** Lets machines go: their disks first, and not the machine whose disks did not follow. */
@@ -427,7 +434,8 @@ async function applyClaim(plan: Plan, context: ApplyContext, progress: Progress)
   const { cluster, seen, poolVersion, nonce } = context;
   const { pool } = seen;
   const text = pool.annotations?.[CLAIM_ANNOTATION];
-  const previous = parseClaim(text);
+  // What the plan took for no claim is none here, either: its beginning would come along.
+  const previous = readClaim(text, seen.now);
   const operations = claimOperations(context, { action, previous, text });
   const answer = await send(context, () => cluster.patch(poolsOf(poolVersion), pool, { type: "json", operations }));
   if (answer === undefined || !answer.ok) {

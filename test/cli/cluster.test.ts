@@ -208,6 +208,18 @@ it("looks with somebody else's rights when they are given, if they lead to the s
   await expect(cluster(own("two"), args, viewer())).rejects.toThrow("leads to another cluster");
 });
 
+it("takes no other rights for a proof when it cannot tell whether they are of the same cluster", async () => {
+  const own = aWire(on(DISCOVERY, served("v1beta1")), on(POOLS, aPools([])), on(SYSTEM, FORBIDDEN));
+  const viewer = aWire(
+    on(KUBEVIRTS, aList([aKubevirt("0")])),
+    on(DEPLOYMENTS, aList([aDeployment(OFF)])),
+    on(SYSTEM, ok({ metadata: { uid: "one" } })),
+  );
+  const { stdout, exitCode } = await cluster(own, ["check", "west", "--kubeconfig", "admin.yaml"], viewer);
+  expect(stdout).toContain("NO  whether the kubeconfig leads to the same cluster cannot be told");
+  expect(exitCode).toBe(1);
+});
+
 it("speaks JSON, too", async () => {
   const { stdout } = await cluster(aClusterWith({}), ["check", "west", "-o", "json"]);
   const findings = expect.arrayContaining([{ verdict: "good", text: "there is no KubeVirt resource" }]);

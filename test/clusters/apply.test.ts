@@ -229,6 +229,10 @@ it.each<[string, Reply]>([
   ["takes its successor", ok({})],
   ["finds nothing but the name in the way", refusal(409, "AlreadyExists")],
   ["has a quota that is used up", refusal(403, "Forbidden", "exceeded quota: vms")],
+  [
+    "has a policy that counts machines",
+    refusal(403, "Forbidden", 'admission webhook "x" denied the request: 3 at most'),
+  ],
 ])("deletes a machine for another when the cluster %s, and says why", async (_what, reply) => {
   const done = await apply(REPLACING, { routes: [on(CREATE, reply), WRITTEN, on(`DELETE ${VMS}/web-3`, ok({}))] });
 
@@ -482,6 +486,9 @@ it("keeps since when this deployment acts, and begins anew after another", async
   expect(await claimOver(aClaimText({ since }))).toMatchObject({ since });
   expect(await claimOver(aClaimText({ since, by: "elsewhere" }))).toMatchObject({ since: { at: NOW, generation: 1 } });
   expect(await claimOver("unreadable")).toMatchObject({ since: { at: NOW, generation: 1 } });
+  // One that no pass takes for a claim must not hand its beginning on: what is written would be no claim, either.
+  const ahead = { at: NOW + 3_600_000, generation: 7 };
+  expect(await claimOver(aClaimText({ since: ahead }))).toMatchObject({ since: { at: NOW, generation: 1 } });
 });
 
 it("owns what it claimed, and knows the pool's new version", async () => {
