@@ -16,6 +16,8 @@ const LOOKS_MAX = 12;
 const FAILURES_MAX = 50;
 /** How much each look of a pass may do. */
 export const ACTING: Limits = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
+/** For a pool whose template the cluster refuses: what leans on none goes on. */
+const SHRINKING: Limits = { createsMax: 0, deletesMax: 250, updatesMax: 0, restartsMax: 0 };
 const CLOSING: Limits = { createsMax: 0, deletesMax: 0, updatesMax: 0, restartsMax: 0 };
 
 export interface PassDeps {
@@ -179,7 +181,8 @@ function judgeOutcomes(
   }
   if (failuresOf(outcomes).length > 0) {
     if (run.limits === CLOSING) return "stopped";
-    run.limits = CLOSING;
+    // Nothing was claimed: a machine was tried and refused.
+    run.limits = run.limits === ACTING && claim?.result === "skipped" ? SHRINKING : CLOSING;
     return "look";
   }
   return plan.actions.every(({ kind }) => kind === "writeClaim") ? "settled" : "look";

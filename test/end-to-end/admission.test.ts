@@ -305,6 +305,10 @@ it("a template that the cluster refuses is told once, and costs nothing but the 
     });
   });
   expect(await uidsOf()).toEqual(before);
+  // Fewer machines lean on no template.
+  await namespace.kubectl("scale", "vmpool", POOL, "--replicas=3");
+  await eventually(async () => expect(await uidsOf()).toHaveLength(3));
+  expect(before).toEqual(expect.arrayContaining(await uidsOf()));
 
   await namespace.kubectl("delete", "vmpool", POOL, "--timeout=100s");
   await untilMachines(namespace, []);
