@@ -356,7 +356,9 @@ function choose(
 ): RevisionChoice {
   const { rollout } = claim ?? {};
   const [recorded] = rollout?.template === templateHash(spec) ? rollout.revisions : [];
-  const preferred = recorded === undefined ? labelsByUse(live) : [recorded];
+  // It is recorded before it is made, and an unmanaged pool may never have come to make it.
+  const isKept = recorded !== undefined && revisions.get(recorded) !== "absent";
+  const preferred = isKept ? [recorded] : labelsByUse(live);
   return chooseRevision(pool, spec, { known: revisions, preferred });
 }
 

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { CLAIM_ITEMS_MAX, type Claim, claimedObject, formatClaim, parseClaim } from "../../shared/planning/claim.ts";
 import { fnv1a } from "../../shared/planning/hash.ts";
-import { type Instance, isOwnedBy, type Vm } from "../../shared/planning/model.ts";
+import { type Instance, isOwnedBy, poolSpecSchema, type Vm } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
 import type { Limits, Observation, Plan } from "../../shared/planning/plan.ts";
 import { templateHash } from "../../shared/planning/template-change.ts";
@@ -352,6 +352,20 @@ describe("a leftover of an earlier pool", () => {
     const instances = THREE.map((ordinal) => anInstance(ordinal, { revision: suffixed }));
     const next = planOf({ pool, vms, revisions: [own, leftover], instances, ownRevisions: [own] });
     expect(kindsOf(next)).toEqual(["writeClaim"]);
+  });
+
+  it("is that of machines when the one on record was never made", () => {
+    const vms = [aVm(0), aVm(1), aVm(2, { revision: "web-2" })];
+    const { pool, ...seen } = aChangedPool({ vms });
+    const template = templateHash(poolSpecSchema.parse(pool?.spec));
+    // An unmanaged pool records what its next machine is to name; then it was edited again.
+    const rollout = { template, revisions: ["web-9"], instances: false };
+    const edited = aPool({ generation: 3, spec: pool?.spec, claim: aClaim({ generation: 2, rollout }) });
+    const plan = planRead(anObservation({ ...seen, pool: edited }), ACTING);
+    expect(updatesOf(plan).map(({ vm, revision }) => [vm.name, revision])).toEqual([
+      ["web-0", "web-2"],
+      ["web-1", "web-2"],
+    ]);
   });
 
   it("holds the pool, and it says why, when no other name is short enough (D22)", () => {
