@@ -333,6 +333,20 @@ describe("revisions that nothing names", () => {
   });
 });
 
+it("moves machines to the revision that others name when the one on record was never made", () => {
+  const vms = [aVm(0), aVm(1), aVm(2, { revision: "web-2" })];
+  const { pool, ...seen } = aChangedPool({ vms });
+  const template = templateHash(poolSpecSchema.parse(pool?.spec));
+  // An unmanaged pool records what its next machine is to name; then it was edited again.
+  const rollout = { template, revisions: ["web-9"], instances: false };
+  const edited = aPool({ generation: 3, spec: pool?.spec, claim: aClaim({ generation: 2, rollout }) });
+  const plan = planRead(anObservation({ ...seen, pool: edited }), ACTING);
+  expect(updatesOf(plan).map(({ vm, revision }) => [vm.name, revision])).toEqual([
+    ["web-0", "web-2"],
+    ["web-1", "web-2"],
+  ]);
+});
+
 describe("a leftover of an earlier pool", () => {
   const spec = aSpec({ virtualMachineTemplate: RESTARTS });
   const leftover = aRevision({ name: "web-2", owner: "earlier-uid", data: spec });
@@ -352,20 +366,6 @@ describe("a leftover of an earlier pool", () => {
     const instances = THREE.map((ordinal) => anInstance(ordinal, { revision: suffixed }));
     const next = planOf({ pool, vms, revisions: [own, leftover], instances, ownRevisions: [own] });
     expect(kindsOf(next)).toEqual(["writeClaim"]);
-  });
-
-  it("is that of machines when the one on record was never made", () => {
-    const vms = [aVm(0), aVm(1), aVm(2, { revision: "web-2" })];
-    const { pool, ...seen } = aChangedPool({ vms });
-    const template = templateHash(poolSpecSchema.parse(pool?.spec));
-    // An unmanaged pool records what its next machine is to name; then it was edited again.
-    const rollout = { template, revisions: ["web-9"], instances: false };
-    const edited = aPool({ generation: 3, spec: pool?.spec, claim: aClaim({ generation: 2, rollout }) });
-    const plan = planRead(anObservation({ ...seen, pool: edited }), ACTING);
-    expect(updatesOf(plan).map(({ vm, revision }) => [vm.name, revision])).toEqual([
-      ["web-0", "web-2"],
-      ["web-1", "web-2"],
-    ]);
   });
 
   it("holds the pool, and it says why, when no other name is short enough (D22)", () => {
