@@ -7,7 +7,7 @@ import { type Instance, isAtRest, type Pool, type PoolSpec, type Vm } from "./mo
 import { HEALING_ANNOTATION } from "./names.ts";
 import { keepsDisks } from "./scale-in.ts";
 import type { Announcement } from "./status.ts";
-import { updatedAt } from "./update.ts";
+import { CLOCK_SLACK_MS, updatedAt } from "./update.ts";
 
 const FAILURES_DEFAULT = 3;
 const DURATION_DEFAULT = "5m";
@@ -22,8 +22,6 @@ const AT_ONCE_SHARE = 0.4;
 const BOOTING_MS = 10_000;
 /** So long a machine that is made or moved to another template may take to come up. */
 const COMING_UP_MS = 60_000;
-/** A time of our own may be so far ahead, as API servers' clocks differ. */
-const CLOCK_SLACK_MS = 60_000;
 /** How many ordinals are remembered, in bytes about 30 KB. */
 const MEMORY_MAX = 500;
 

@@ -21,7 +21,7 @@ const SPARE_AFTER_MS = 10_000;
 /** A machine without an instance may still boot the template that it had so long ago: nobody would look at it later. */
 const BOOT_SEEN_AFTER_MS = 10_000;
 /** A time of our own may be so far ahead, as API servers' clocks differ; one further ahead is not ours. */
-const CLOCK_SLACK_MS = 60_000;
+export const CLOCK_SLACK_MS = 60_000;
 /** How many revisions of one template machines may name before they are gathered under one. The claim lists them. */
 const REVISIONS_MAX = 20;
 
