@@ -1,5 +1,5 @@
 /** The Kubernetes verbs that a pass uses, with every answer as a value. The in-memory cluster of the tests has the same interface. */
-import { isRecord } from "../planning/json.ts";
+import { isRecord, recordOf } from "../planning/json.ts";
 import { POOL_GROUP } from "../planning/names.ts";
 import type { ApiRequest, ApiResponse, Transport } from "./connection.ts";
 
@@ -26,7 +26,10 @@ export function poolsOf(version: string): ResourceType {
 }
 
 export type FailureKind =
+  /** There is no such object: the API server itself says so. */
   | "notFound"
+  /** Nobody answers at that path: the kind is not served, now or ever, or something else than the API server answered. */
+  | "notServed"
   | "alreadyExists"
   | "conflict"
   | "invalid"
@@ -69,6 +72,8 @@ export interface ListOptions {
   readonly labelSelector?: string;
   /** Only `metadata` of each object. */
   readonly metadataOnly?: boolean;
+  /** The resourceVersion of what was read before: an older list would hide what has happened since, and is refused. */
+  readonly notOlderThan?: string | undefined;
 }
 export interface CreateOptions {
   /** The server does all but store the object. */
@@ -147,8 +152,7 @@ export function createCluster(options: ClusterOptions): ScalableCluster {
     async get(type, at, subresource) {
       const answer = await call({ method: "GET", path: pathOf(type, at, at.name, subresource) });
       // The object may be gone, or the API version that was discovered: the next pass finds out which.
-      if (!answer.ok && answer.failure.kind === "notFound" && type.group === POOL_GROUP)
-        options.cache.poolVersion = undefined;
+      if (!answer.ok && isMissing(answer.failure) && type.group === POOL_GROUP) options.cache.poolVersion = undefined;
       return answer;
     },
     list: (type, at, listOptions) => listAll(call, pathOf(type, at), listOptions ?? {}),
@@ -219,12 +223,42 @@ async function listPages(call: Call, path: string, options: ListOptions): Promis
     const page = isRecord(list) ? itemsOf(list) : undefined;
     if (!isRecord(list) || page === undefined) return garbled("the answer is not a list");
     for (const item of page) items.push(item);
-    const metadata = list["metadata"];
-    const next = isRecord(metadata) ? metadata["continue"] : undefined;
+    const metadata = recordOf(list["metadata"]);
+    if (token === undefined && isOlder(metadata["resourceVersion"], options.notOlderThan)) return STALE;
+    const next = metadata["continue"];
     if (typeof next !== "string" || next === "") return { ...answer, value: items };
     token = next;
   }
   return garbled(`the list has more than ${PAGES_MAX * PAGE_SIZE} objects`);
+}
+
+/** Reads are consistent (no `resourceVersion` is asked for); this is for the day when a proxy or a restored etcd breaks that. */
+const STALE: Answer<never> = {
+  ok: false,
+  failure: {
+    kind: "unavailable",
+    status: undefined,
+    definite: true,
+    retryAfterMs: undefined,
+    message: "the list is older than what was read before it",
+  },
+};
+
+/** Versions count upwards across all kinds that the API server keeps in etcd (Kubernetes, "Resource versions"). */
+function isOlder(version: unknown, than: string | undefined): boolean {
+  if (than === undefined || typeof version !== "string" || !COUNTS.test(version) || !COUNTS.test(than)) return false;
+  return BigInt(version) < BigInt(than);
+}
+
+const COUNTS = /^\d{1,20}$/;
+
+/** The youngest of these versions; one that does not count is passed over. */
+export function youngestOf(versions: readonly string[]): string | undefined {
+  return versions
+    .filter((version) => COUNTS.test(version))
+    .reduce<string | undefined>((youngest, version) => {
+      return youngest === undefined || isOlder(youngest, version) ? version : youngest;
+    }, undefined);
 }
 
 /** An empty PartialObjectMetadataList has no `items` at all. */
@@ -238,7 +272,7 @@ function itemsOf(list: Readonly<Record<string, unknown>>): readonly unknown[] | 
 async function discoverPoolVersion(call: Call, cache: ClusterCache): Promise<Answer<string>> {
   if (cache.poolVersion !== undefined) return { ok: true, value: cache.poolVersion, serverTimeMs: undefined };
   const answer = await call({ method: "GET", path: "/apis/pool.kubevirt.io" });
-  if (!answer.ok && answer.failure.kind !== "notFound") return answer;
+  if (!answer.ok && !isMissing(answer.failure)) return answer;
   const versions = answer.ok && isRecord(answer.value) ? answer.value["versions"] : [];
   const served = Array.isArray(versions)
     ? versions.map((entry) => (isRecord(entry) ? entry["version"] : undefined))
@@ -296,7 +330,8 @@ function kindOf(status: number, reason: unknown): FailureKind {
     case 403:
       return "forbidden";
     case 404:
-      return "notFound";
+      // A path that is not served is answered with a page, by the API server as by a proxy before it.
+      return reason === "NotFound" ? "notFound" : "notServed";
     case 408:
       return "timeout";
     case 409:
@@ -308,6 +343,11 @@ function kindOf(status: number, reason: unknown): FailureKind {
     default:
       return status >= 500 ? "unavailable" : "invalid";
   }
+}
+
+/** There is no such object, or no such path. */
+export function isMissing({ kind }: Pick<ApiFailure, "kind">): boolean {
+  return kind === "notFound" || kind === "notServed";
 }
 
 /** Only whole seconds; the API server sends nothing else. */

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { parsePool } from "../planning/model.ts";
 import { CLAIM_ANNOTATION, REFERENCE_MANAGER } from "../planning/names.ts";
 import { findSecondWriter } from "../planning/second-writer.ts";
-import { type ApiFailure, type Cluster, DEPLOYMENTS, KUBEVIRTS, poolsOf } from "./cluster.ts";
+import { type ApiFailure, type Cluster, DEPLOYMENTS, isMissing, KUBEVIRTS, poolsOf } from "./cluster.ts";
 
 /** KubeVirt's flag that says how many threads look after pools. */
 const FLAG = "pool-controller-threads";
@@ -131,7 +131,7 @@ function threadsIn(words: readonly string[]): string | undefined {
 
 /** A kind that the cluster does not serve is one of which there is nothing. */
 function unseen(failure: ApiFailure, what: string): Seen<never> {
-  if (failure.kind === "notFound") return { kind: "seen", items: [] };
+  if (isMissing(failure)) return { kind: "seen", items: [] };
   return { kind: "unseen", why: `${what} cannot be seen: ${failure.message}` };
 }
 

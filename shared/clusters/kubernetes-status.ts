@@ -67,6 +67,7 @@ export function statusOfFailure(failure: ApiFailure): KubernetesStatus {
 function reasonOf({ kind, status }: ApiFailure): StatusReason {
   switch (kind) {
     case "notFound":
+    case "notServed":
       return "NotFound";
     case "alreadyExists":
       return "AlreadyExists";

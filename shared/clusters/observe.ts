@@ -29,10 +29,12 @@ import {
   CONTROLLER_REVISIONS,
   DATA_VOLUMES,
   INSTANCES,
+  isMissing,
   KUBEVIRTS,
   NAMESPACES,
   poolsOf,
   VIRTUAL_MACHINES,
+  youngestOf,
 } from "./cluster.ts";
 import { inParallel } from "./parallel.ts";
 
@@ -98,7 +100,7 @@ export async function lookForStrays(
   const vms = await listVms(cluster, place, { labelSelector: REVISION_LABEL, metadataOnly: true });
   if (vms.kind !== "read") return vms;
   if (!vms.value.some((vm) => isOfPool(vm, place.name))) return { kind: "looked", plan: { actions: [], reasons: [] } };
-  const living = await listLivingPools(cluster, version.value, place);
+  const living = await listLivingPools(cluster, version.value, { ...place, vms: vms.value });
   if (living.kind !== "read") return living;
   return { kind: "looked", plan: planGone({ name: place.name, vms: vms.value, living: living.value }) };
 }
@@ -184,7 +186,7 @@ async function observeNeed(
     case "namespace":
       return observeNamespace(cluster, seen.pool);
     case "livingPools":
-      return map(await listLivingPools(cluster, poolVersion, seen.pool), (livingPools) => ({ livingPools }));
+      return observeLivingPools({ cluster, poolVersion }, seen);
     default:
       return assertNever(need);
   }
@@ -340,7 +342,7 @@ async function observeKeptDisks(cluster: Cluster, pool: Pool): Promise<Read<Part
     const source = { type, what: "the list of kept disks", parse, whose: "a disk's" };
     const read = await readAll(cluster, pool, { ...source, labelSelector: KEPT_FOR_LABEL, metadataOnly: true });
     // A cluster without CDI has no DataVolumes.
-    if (read.kind !== "read" && read.failure.kind === "notFound") continue;
+    if (read.kind !== "read" && isMissing(read.failure)) continue;
     if (read.kind !== "read") return read;
     keptDisks.push(...read.value);
   }
@@ -357,7 +359,7 @@ async function observeNamespace(cluster: Cluster, { namespace }: Pool): Promise<
     : { kind: "read", value: { namespaceUid: uid } };
 }
 
-function listVms(cluster: Cluster, pool: PoolPlace, options: ListOptions): Promise<Read<readonly Vm[]>> {
+function listVms(cluster: Cluster, pool: Listed, options: ListOptions): Promise<Read<readonly Vm[]>> {
   const parse = (item: unknown) => parseVm(item, pool.name);
   const source = { type: VIRTUAL_MACHINES, what: "the list of VMs", parse, whose: "a VM's" };
   return readAll(cluster, pool, { ...source, ...options });
@@ -368,13 +370,24 @@ async function readRevision(cluster: Cluster, { namespace }: Pool, name: string)
   return map(await readOne(cluster, { namespace, name }, source), (revision) => revision ?? "absent");
 }
 
+async function observeLivingPools(
+  { cluster, poolVersion }: { readonly cluster: Cluster; readonly poolVersion: string },
+  { pool, namespaceVms = [] }: Observation,
+): Promise<Read<Partial<Observation>>> {
+  const { namespace, name } = pool;
+  const living = await listLivingPools(cluster, poolVersion, { namespace, name, vms: namespaceVms });
+  return map(living, (livingPools) => ({ livingPools }));
+}
+
+/** A pool is older than its machines: a list as young as the youngest of these machines shows the pools of them all. */
 function listLivingPools(
   cluster: Cluster,
   poolVersion: string,
-  place: PoolPlace,
+  { vms, ...place }: PoolPlace & { readonly vms: readonly Vm[] },
 ): Promise<Read<readonly LivingPool[]>> {
   const source = { type: poolsOf(poolVersion), what: "the list of pools", parse: parseLivingPool, whose: "a pool's" };
-  return readAll(cluster, place, { ...source, metadataOnly: true });
+  const resourceVersion = youngestOf(vms.map((vm) => vm.resourceVersion));
+  return readAll(cluster, { ...place, resourceVersion }, { ...source, metadataOnly: true });
 }
 
 const livingPoolSchema = z.object({
@@ -410,13 +423,18 @@ interface ListSource<T> extends Source<T>, ListOptions {
   readonly whose: string;
 }
 
-/** The objects of the pool's namespace; one that cannot be read makes the list unreadable. */
+/** Whose objects are listed, and what was read of it before. */
+interface Listed extends PoolPlace {
+  readonly resourceVersion?: string | undefined;
+}
+
+/** The objects of the pool's namespace, none as they were before the pool; one that cannot be read makes the list unreadable. */
 async function readAll<T>(
   cluster: Cluster,
-  { namespace }: Pick<PoolPlace, "namespace">,
+  { namespace, resourceVersion: notOlderThan }: Listed,
   { type, what, parse, whose, ...options }: ListSource<T>,
 ): Promise<Read<readonly T[]>> {
-  const answer = await cluster.list(type, { namespace }, options);
+  const answer = await cluster.list(type, { namespace }, { ...options, notOlderThan });
   if (!answer.ok) return { kind: "unreadable", what, failure: answer.failure };
   const parsed = answer.value.map(parse);
   const sound = parsed.filter((item) => item !== undefined);

@@ -249,7 +249,7 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
 }
 
 /** What does not pass by itself, such as a right that the functions lack; what does is only logged. */
-const LASTING: ReadonlySet<ApiFailure["kind"]> = new Set(["forbidden", "notFound", "invalid", "garbled"]);
+const LASTING: ReadonlySet<ApiFailure["kind"]> = new Set(["forbidden", "notServed", "invalid", "garbled"]);
 
 /** The counts stay as they were; the condition says what could not be read. */
 function reportUnread(

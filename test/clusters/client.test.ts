@@ -307,6 +307,33 @@ it.each([
   expect(await aCluster(wire).cluster.get(POOLS, AT)).toMatchObject({ failure: { retryAfterMs } });
 });
 
+it.each<[string, unknown]>([
+  ["the API server where a kind is not served", "404 page not found\n"],
+  ["a proxy that does not know the server", "<html>not found</html>"],
+])("takes the page of %s for no word about the object", async (_who, body) => {
+  const page = { status: 404, headers: {}, body, bytes: 20 };
+
+  expect(await aCluster(aWire(on(POOL, page))).cluster.get(POOLS, AT)).toMatchObject({
+    failure: { kind: "notServed", definite: true, message: "HTTP 404" },
+  });
+});
+
+it.each([
+  ["901", false],
+  ["1000", false],
+  ["900", true],
+  ["899", true],
+  ["1", true],
+  [undefined, true],
+  ["no-number", true],
+])("takes a list of version 900 after an object of version %s was read: %s", async (notOlderThan, ok) => {
+  const { cluster } = aCluster(aWire(on(LIST, aList([aVm(0)]))));
+
+  expect(await cluster.list(VIRTUAL_MACHINES, AT, { notOlderThan })).toMatchObject(
+    ok ? { ok } : { ok, failure: { kind: "unavailable", message: "the list is older than what was read before it" } },
+  );
+});
+
 it.each<[string, ApiResponse, string]>([
   ["a page", { ...ok("<html>secret</html>"), status: 502 }, "HTTP 502"],
   ["a message that is no text", { ...ok({ message: { a: 1 } }), status: 500 }, "HTTP 500"],

@@ -306,6 +306,16 @@ it("lets the machines go that a pool which is gone has left behind", async () =>
   expect([...mailbox.sent, ...bus.published]).toEqual([]);
 });
 
+it("takes a page that says 404 for no word that the pool is gone", async () => {
+  const page = { status: 404, headers: {}, body: "404 page not found\n", bytes: 20 };
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, page));
+  const { run, log } = aReconcile({ west: { wire } });
+
+  expect(await run(aMessage({ cause: "sweep" }))).toEqual(ALL_ACKNOWLEDGED);
+  expect(linesOf(wire).at(-1)).toBe(`GET ${poolPath()}`);
+  expect(log.at("warn")).toEqual(["pool cannot be read"]);
+});
+
 it("asks for no pools when the machines that there are point to others", async () => {
   const wire = aWire(
     on(DISCOVERY, served("v1beta1")),
@@ -321,12 +331,13 @@ it("asks for no pools when the machines that there are point to others", async (
 it.each([
   ["the list of machines", refusal(500, "InternalError"), aList([])],
   ["the list of pools", aList([aVm(0)]), refusal(403, "Forbidden")],
+  ["the list of pools, being older than a machine,", aList([aVm(0, { resourceVersion: "901" })]), aList([])],
 ])("lets no machine go when %s cannot be read", async (what, machines, pools) => {
   const wire = aWire(
     on(DISCOVERY, served("v1beta1")),
     on(POOL, refusal(404, "NotFound")),
     on(`GET ${VMS}`, machines),
-    ...(what === "the list of pools" ? [on(`GET ${POOLS}`, pools)] : []),
+    ...(what.startsWith("the list of pools") ? [on(`GET ${POOLS}`, pools)] : []),
   );
   const { run, log } = aReconcile({ west: { wire } });
 
