@@ -21,6 +21,7 @@ function memoryHost(): Host {
       cluster.expirePages();
       return token;
     },
+    endNamespace: async () => cluster.endNamespace("here"),
   };
 }
 

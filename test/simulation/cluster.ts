@@ -14,6 +14,7 @@ import {
   alreadyExists,
   badRequest,
   conflict,
+  endingNamespace,
   failedUid,
   missingNamespace,
   notFound,
@@ -49,11 +50,19 @@ export interface MemoryClusterOptions {
 export type Call = Pick<ApiRequest, "method" | "path" | "body" | "contentType" | "accept">;
 
 export interface MemoryCluster {
-  /** Does it now; `actor` stands in the journal. Throws when it is asked for what it does not know. */
-  answer(call: Call, actor: string): ApiResponse;
+  /**
+   * Does it now; `actor` stands in the journal. Throws when it is asked for what it does not know. What is read is as old as so
+   * many changes.
+   */
+  answer(call: Call, actor: string, behind?: number): ApiResponse;
   /** `answer` for one actor, as the client wants it. */
   transport(actor: string): Transport;
   addNamespace(name: string): void;
+  /** From now on nothing can be made in it; `takeNamespace` takes it away once it is empty. */
+  endNamespace(name: string): void;
+  takeNamespace(name: string): void;
+  /** Namespaces that are there, and whether they are on their way out. */
+  readonly namespaces: ReadonlyMap<string, "active" | "ending">;
   /** The server's clock, in epoch milliseconds. */
   now(): number;
   /** From now on every page token that was handed out is too old. */
@@ -65,7 +74,7 @@ export interface MemoryCluster {
 interface World extends MemoryClusterOptions {
   readonly store: Store;
   readonly pages: Pages;
-  readonly namespaces: Set<string>;
+  readonly namespaces: Map<string, "active" | "ending">;
   readonly random: Random;
 }
 
@@ -86,13 +95,15 @@ export function createMemoryCluster(options: MemoryClusterOptions): MemoryCluste
     ...options,
     store,
     pages: createPages(now),
-    namespaces: new Set(),
+    namespaces: new Map(),
     random: createRandom(seed),
   };
-  const answer = (call: Call, actor: string): ApiResponse => {
+  const namespaceKind = kinds.find(({ plural }) => plural === "namespaces");
+  const answer = (call: Call, actor: string, behind = 0): ApiResponse => {
     const date = new Date(now()).toUTCString();
+    const view = behind === 0 || call.method !== "GET" ? world : { ...world, store: store.past(behind) };
     try {
-      const { status, body } = route(world, call, actor);
+      const { status, body } = route(view, call, actor);
       return { status, headers: { date }, body, bytes: 0 };
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -103,9 +114,16 @@ export function createMemoryCluster(options: MemoryClusterOptions): MemoryCluste
     answer,
     now,
     transport: (actor) => async (request) => answer(request, actor),
+    namespaces: world.namespaces,
+    endNamespace: (name) => void world.namespaces.set(name, "ending"),
+    takeNamespace(name) {
+      world.namespaces.delete(name);
+      const object = namespaceKind && store.get(namespaceKind, "", name);
+      if (namespaceKind !== undefined && object !== undefined) store.remove(namespaceKind, object, "server");
+    },
     addNamespace(name) {
-      world.namespaces.add(name);
-      const kind = kinds.find(({ plural }) => plural === "namespaces");
+      world.namespaces.set(name, "active");
+      const kind = namespaceKind;
       if (kind === undefined) return;
       const metadata = { name, namespace: "", uid: world.random.uuid(), resourceVersion: "" };
       const creationTimestamp = new Date(now()).toISOString();
@@ -201,9 +219,11 @@ function create(
 ): Answered {
   const { kind, namespace } = target;
   const decoded = decodeBody({ ...target, name: undefined }, body);
-  if (!world.namespaces.has(namespace)) throw missingNamespace(namespace);
+  const phase = world.namespaces.get(namespace);
+  if (phase === undefined) throw missingNamespace(namespace);
   const object = newObject(target, decoded, { uid: world.random.uuid(), now: world.now() });
   const existing = world.store.get(kind, namespace, object.metadata.name);
+  if (phase === "ending") throw endingNamespace(kind, object.metadata.name, namespace);
   if (existing !== undefined) throw alreadyExists(kind, object.metadata.name, isTerminating(existing));
   admit(world, { kind, object, existing });
   const isDry = parameters.get("dryRun") === "All";

@@ -13,6 +13,8 @@ export interface Host {
   eventually(assertions: () => Promise<void>): Promise<void>;
   /** A token like this one that has grown too old. */
   expired(token: string): Promise<string>;
+  /** Deletes the namespace, in which something is left that keeps it from going. */
+  endNamespace(): Promise<void>;
 }
 
 export interface ContractCase {
@@ -474,6 +476,23 @@ const deletes: readonly ContractCase[] = [
       const { body } = await get(`${vms}/a`);
       expect(metadataOf(body)).not.toHaveProperty("ownerReferences");
       expect(metadataOf(body)).not.toHaveProperty("deletionTimestamp");
+    },
+  },
+  {
+    name: "makes nothing in a namespace that is on its way out",
+    async run(host) {
+      const { post, get, remove, vms } = at(host);
+      await post(vms, aVm("a", { finalizers: ["t.test/one"] }));
+      await host.endNamespace();
+      await host.eventually(async () => {
+        const { status, body } = await post(vms, aVm("b"));
+        expect({ status, body }).toMatchObject({ status: 403, body: { reason: "Forbidden" } });
+        const why = `unable to create new content in namespace ${host.namespace} because it is being terminated`;
+        expect(body).toHaveProperty("message", `virtualmachines.kubevirt.io "b" is forbidden: ${why}`);
+        expect(await post(vms, aVm("a"))).toMatchObject({ status: 403 });
+      });
+      expect(await get(`${vms}/a`)).toMatchObject({ status: 200 });
+      expect(await remove(`${vms}/a`)).toMatchObject({ status: 200 });
     },
   },
   {

@@ -51,6 +51,8 @@ export const SIGHTS = [
   "a pass finds its pool paused",
   "a pass finds its pool illegal",
   "a pass holds beside another controller",
+  "a pass holds beside another deployment",
+  "a pass cannot read everything",
   "a pass finds its pool on its way out",
   "a pass has failures",
   "a pass runs out of looks or time",

@@ -71,7 +71,8 @@ function describe({ actor, kind, before, after, sequence }: Change): string {
 function judgeChange(change: Change, facts: Case): string | undefined {
   const { kind } = change;
   const { name } = facts.invocation;
-  if (name === "resync") return "invariant 1: resync writes";
+  if (name === "scale") return judgeScale(change);
+  if (name !== "reconcile" && name !== "status") return `invariant 1: ${name} writes`;
   if (name === "status") return judgeStatus(change);
   switch (kind.plural) {
     case "events":
@@ -102,6 +103,18 @@ function judgeStatus({ kind, before, after }: Change): string | undefined {
     return "invariant 1: status writes something else";
   const isStatus = isSame(withoutVersion({ ...before, status: 0 }), withoutVersion({ ...after, status: 0 }));
   return isStatus ? undefined : "invariant 1: status changes more than the status";
+}
+
+/** Only the number, of a pool whose user asked for it. */
+function judgeScale({ kind, before, after }: Change): string | undefined {
+  const scaled = (object: KubeObject | undefined) => {
+    const { generation: _generation, ...metadata } = object?.metadata ?? NOBODY.metadata;
+    const { replicas: _replicas, ...spec } = object === undefined ? {} : recordAt(object, "spec");
+    return { ...object, spec, metadata: { ...metadata, resourceVersion: "" } };
+  };
+  if (kind.plural !== "virtualmachinepools" || before === undefined || after === undefined)
+    return "invariant 1: scale writes something else";
+  return isSame(scaled(before), scaled(after)) ? undefined : "invariant 1: scale changes more than the number";
 }
 
 function withoutVersion(object: KubeObject): unknown {

@@ -193,7 +193,11 @@ describe("the real API server", () => {
     async ({ run }) => {
       release();
       await starting;
-      const host: Host = { namespace: await newNamespace(), send: connection.send, eventually, expired };
+      const namespace = await newNamespace();
+      const endNamespace = async () => {
+        await connection.send({ method: "DELETE", path: `/api/v1/namespaces/${namespace}`, signal: never });
+      };
+      const host: Host = { namespace, send: connection.send, eventually, expired, endNamespace };
       await run(host);
     },
     TIMEOUT_MS,

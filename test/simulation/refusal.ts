@@ -123,6 +123,15 @@ export function missingNamespace(name: string): Refusal {
   return new Refusal(404, "NotFound", `namespaces "${name}" not found`, { details: { name, kind: "namespaces" } });
 }
 
+/** Nothing can be made in a namespace that is on its way out. */
+export function endingNamespace(kind: Kind, name: string, namespace: string): Refusal {
+  const message = `namespace ${namespace} is being terminated`;
+  const causes = [{ reason: "NamespaceTerminating", message, field: "metadata.namespace" }];
+  const why = `unable to create new content in namespace ${namespace} because it is being terminated`;
+  const details = { ...resource(kind, name), causes };
+  return new Refusal(403, "Forbidden", `${resourceName(kind)} "${name}" is forbidden: ${why}`, { details });
+}
+
 export function expired(token: string): Refusal {
   const message = "The provided continue parameter is too old to display a consistent list result.";
   return new Refusal(410, "Expired", message, { metadata: { continue: token } });

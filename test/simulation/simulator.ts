@@ -5,11 +5,11 @@ import type { WakeUp } from "../../shared/events/wake-ups.ts";
 import { type Plan, planPass } from "../../shared/planning/plan.ts";
 import { judgeReview } from "../../shared/planning/review.ts";
 import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./coverage.ts";
+import { callKindOf, canBefall, countFault, drawFault, type Fault, type FaultTable, strike } from "./faults.ts";
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
 import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
 import { crashSteps, endSteps, kubevirtSteps, recoverAll, reportSteps, startFailureSteps } from "./kubevirt.ts";
-import { ownersOf } from "./objects.ts";
 import { createRandom, type Random, seedOf } from "./random.ts";
 import { shrink } from "./shrink.ts";
 import type { Change } from "./store.ts";
@@ -51,6 +51,9 @@ export interface RunResult {
   /** One line a step that did something. */
   readonly trace: readonly string[];
   readonly coverage: Coverage;
+  readonly met: FaultTable;
+  /** Batches of wake-ups that it took in peace until the cluster matched. */
+  readonly passes: number;
 }
 
 interface Run {
@@ -59,11 +62,14 @@ interface Run {
   readonly mood: Mood;
   readonly trace: string[];
   /** Changes of the cluster that somebody outside may be told of. */
-  readonly notices: { readonly name: string; readonly cause: string }[];
+  readonly notices: Change[];
   noticed: number;
   /** What was found while a handler ran. */
   readonly faults: readonly string[];
   readonly coverage: Map<Sight, number>;
+  readonly met: FaultTable;
+  /** The most passes that a pool took to come to match in peace. */
+  passes: number;
   failure: string | undefined;
 }
 
@@ -79,7 +85,8 @@ export async function simulate({ seed, kinds, only }: RunOptions): Promise<RunRe
     if (run.failure !== undefined) break;
   }
   if (run.failure === undefined) await makePeace(run);
-  return { failure: run.failure, trace: run.trace, coverage: run.coverage };
+  const { failure, trace, coverage, met, passes } = run;
+  return { failure, trace, coverage, met, passes };
 }
 
 function see(coverage: Map<Sight, number>, sight: Sight | undefined): void {
@@ -104,7 +111,7 @@ function startRun(seed: number, kinds: readonly Kind[]): Run {
     return refusal?.message;
   };
   const onAnswer = (answered: Answered) => see(coverage, sightOfAnswer(answered));
-  const world = createWorld({ seed, kinds, onPass, onAnswer, validate });
+  const world = createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs: mood.skewMs });
   world.cluster.addNamespace(NAMESPACE);
   createPool(world.cluster, POOL_NAMES[0], { ...mood.users.form, replicas: random.int(5) });
   const judge = createJudge(world.cluster, (actor) => world.started.get(actor));
@@ -115,6 +122,8 @@ function startRun(seed: number, kinds: readonly Kind[]): Run {
     faults,
     coverage,
     trace: [],
+    met: new Map(),
+    passes: 0,
     notices: [],
     noticed: 0,
     failure: undefined,
@@ -131,6 +140,9 @@ function sightsOfPass({ outcome, view, actions, decisions, failures, complete }:
   if (decisions.some((text) => /an unknown earlier pass/.test(text))) sights.push("a pass waits at first contact");
   if (decisions.some((text) => /has written to the pool since/.test(text)))
     sights.push("a pass holds beside another controller");
+  if (decisions.some((text) => /has claimed the pool within/.test(text)))
+    sights.push("a pass holds beside another deployment");
+  if (view === undefined && outcome === "unreadable") sights.push("a pass cannot read everything");
   if (failures.length > 0) sights.push("a pass has failures");
   if (!complete && failures.length === 0) sights.push("a pass runs out of looks or time");
   if (view?.seen.pool.deleting === true) sights.push("a pass finds its pool on its way out");
@@ -175,16 +187,13 @@ async function afterStep(run: Run, random: Random, line: string): Promise<void> 
   for (; run.noticed < journal.length; run.noticed += 1) {
     const change = journal[run.noticed];
     if (change !== undefined) seeChange(run, change);
-    const object = change?.after ?? change?.before;
-    if (change === undefined || object === undefined || random.chance(0.2)) continue;
-    const cause = { virtualmachinepools: "pool", virtualmachines: "vm", virtualmachineinstances: "instance" }[
-      change.kind.plural
-    ];
-    const name = cause === "pool" ? object.metadata.name : ownersOf(object)[0]?.name;
-    if (cause === undefined || name === undefined) continue;
-    for (let copies = random.chance(0.1) ? 2 : 1; copies > 0; copies -= 1) run.notices.push({ name, cause });
+    if (change === undefined || !TOLD_OF.has(change.kind.plural) || random.chance(0.2)) continue;
+    for (let copies = random.chance(0.1) ? 2 : 1; copies > 0; copies -= 1) run.notices.push(change);
   }
 }
+
+/** Whose changes a cluster tells of. */
+const TOLD_OF = new Set(["virtualmachinepools", "virtualmachines", "virtualmachineinstances", "datavolumes"]);
 
 function seeChange({ coverage, world }: Run, change: Change): void {
   const invocation = world.started.get(change.actor);
@@ -202,7 +211,7 @@ function judgeNow(run: Run): void {
     judgeClaims(
       world.cluster,
       [...world.calls.filter(({ answer }) => answer === undefined), ...world.late],
-      world.now(),
+      world.cluster.now(),
     ) ??
     run.world.errors[0] ??
     run.faults[0];
@@ -229,6 +238,9 @@ const WEIGHTS = {
   restart: 1,
   pages: 1,
   calm: 0.2,
+  token: 0.4,
+  outage: 0.7,
+  scale: 1,
 } as const;
 type StepKind = keyof typeof WEIGHTS;
 const STEP_KINDS: readonly StepKind[] = [
@@ -246,6 +258,7 @@ const STEP_KINDS: readonly StepKind[] = [
     "garbage",
   ] as const),
   ...(["time", "late", "kill", "resync", "crash", "restart", "pages", "calm"] as const),
+  ...(["token", "outage", "scale"] as const),
 ];
 
 /** Passes that meet over one pool that people scale, and little else: where the claim is put to the test. */
@@ -287,6 +300,12 @@ interface Mood {
   readonly admits: boolean;
   /** How often a guest that starts comes to nothing. */
   readonly trouble: number;
+  /** How far the cluster's clock is ahead of the functions'. */
+  readonly skewMs: number;
+  /** How many of the passes beside the queues are of another deployment. */
+  readonly rivals: number;
+  /** How often what is read is old. */
+  readonly stale: number;
   /** The pool has come to rest before the first step. */
   readonly startsAtRest: boolean;
   readonly users: UserMood;
@@ -310,6 +329,9 @@ function drawMood(random: Random): Mood {
     trouble: isTroubled ? (random.pick([0.1, 0.4]) ?? 0) : 0,
     startsAtRest: random.chance(0.7),
     admits: random.chance(0.4),
+    skewMs: random.chance(0.5) ? 0 : (random.int(31) - 15) * MINUTE_MS,
+    rivals: random.chance(0.1) ? 0.5 : 0,
+    stale: random.pick([0, 0, 0.05, 0.3]) ?? 0,
     users: drawUserMood(
       random,
       isTroubled ? "healing" : random.chance(0.35) ? "rollingOut" : isDuel ? "scaling" : "anything",
@@ -357,9 +379,10 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     }
     case "intrude": {
       const name = random.chance(0.9) ? POOL_NAMES[0] : POOL_NAMES[1];
-      world.intrude({ namespace: NAMESPACE, name }, random.chance(0.5) ? "sweep" : "again");
+      const deployment = random.chance(run.mood.rivals) ? "rival" : "simulated";
+      world.intrude({ namespace: NAMESPACE, name }, random.chance(0.5) ? "sweep" : "again", deployment);
       see(run.coverage, "a pass begins beside the queues");
-      return `a pass of ${name} beside the queues`;
+      return `a pass of ${name} beside the queues${deployment === "rival" ? ", of another deployment" : ""}`;
     }
     case "ambush":
       return ambush(run, random);
@@ -390,15 +413,17 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     }
     case "notice": {
       const [notice] = run.notices.splice(random.int(Math.max(1, run.notices.length)), 1);
-      const queue = random.chance(0.8) ? "passes" : "late";
-      if (notice !== undefined) world.wake(queue, { namespace: NAMESPACE, name: notice.name }, notice.cause);
-      return notice === undefined ? undefined : `notice of a ${notice.cause} of ${notice.name}`;
+      if (notice === undefined) return undefined;
+      const sender = run.mood.admits && random.chance(0.5) ? "admission" : random.chance(0.5) ? "audit" : "cloudEvent";
+      world.hear(notice, sender);
+      return `${sender} tells of ${notice.kind.kind} ${(notice.after ?? notice.before)?.metadata.name}`;
     }
     case "fact":
       return takeFact(world, random);
     case "late": {
       const call = random.pick(world.late);
       if (call !== undefined) {
+        countFault(run.met, callKindOf(call.request), "late");
         world.land(call);
         if (!call.invocation.isOver) see(run.coverage, "a call takes effect after its time-out");
       }
@@ -409,6 +434,10 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
       const call = random.chance(0.7) ? random.pick(world.calls.filter(isGuarded)) : undefined;
       const invocation = call?.invocation ?? random.pick([...world.invocations]);
       if (invocation !== undefined) {
+        for (const other of world.calls.filter((one) => one.invocation === invocation)) {
+          const fault = other.answer === undefined ? "killed before" : "killed after";
+          countFault(run.met, callKindOf(other.request), fault);
+        }
         world.kill(invocation);
         see(run.coverage, "a pass is killed");
       }
@@ -421,6 +450,16 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "resync":
       world.resync();
       return "resync";
+    case "token":
+      world.rotateToken();
+      return "the token of the functions expires";
+    case "outage":
+      return breakDown(world, random);
+    case "scale": {
+      const replicas = random.int(6);
+      world.scale({ namespace: NAMESPACE, name: POOL_NAMES[0] }, replicas);
+      return `a user scales over HTTP to ${replicas}`;
+    }
     case "calm":
       return calm(run);
     case "pages":
@@ -429,6 +468,26 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "time":
       return passTime(run, random);
   }
+}
+
+/** The API server is gone, does not serve a kind (its CRD is gone, or the server is starting), or is as before. */
+function breakDown(world: World, random: Random): string {
+  if (world.isDown || world.unserved.size > 0) {
+    repair(world);
+    return "the API server is as before";
+  }
+  const plural = random.pick([...TOLD_OF]);
+  if (plural === undefined || random.chance(0.5)) {
+    world.isDown = true;
+    return "the API server is down";
+  }
+  world.unserved.add(plural);
+  return `the API server does not serve ${plural}`;
+}
+
+function repair(world: World): void {
+  world.isDown = false;
+  world.unserved.clear();
 }
 
 function takeAny(steps: readonly Step[], random: Random): string | undefined {
@@ -464,10 +523,6 @@ function describe({ invocation, request }: Pick<PendingCall, "invocation" | "req
   return `${actorOf(invocation)} ${request.method} ${path}`;
 }
 
-function unreachable(): Error {
-  return Object.assign(new Error("the connection was reset"), { code: "ECONNRESET" });
-}
-
 /** Several calls of one function, so that it gets on while the others stand still; each is judged. */
 async function takeBurst(run: Run, random: Random): Promise<string> {
   const { world } = run;
@@ -487,6 +542,7 @@ async function takeBurst(run: Run, random: Random): Promise<string> {
 async function calm(run: Run): Promise<string> {
   const { world } = run;
   for (const invocation of [...world.invocations]) world.kill(invocation);
+  repair(world);
   world.advance(CALM_MS);
   makeUsersReasonable(world.cluster, { resume: true });
   for (let minute = 0; minute < 2; minute += 1) await liveMinute(run, createRandom(0));
@@ -540,56 +596,45 @@ function isGuarded({ request: { method, path, body } }: PendingCall): boolean {
   return path.includes("/virtualmachinepools/") && method === "PATCH" && Array.isArray(body);
 }
 
-/** What a server says that does nothing now, and what it says to a machine that it will not have. */
-const REFUSALS = [
-  [429, "TooManyRequests"],
-  [500, "InternalError"],
-  [503, "ServiceUnavailable"],
-] as const;
-const QUOTA = [403, "Forbidden"] as const;
-
-/** Lets one call, whichever, take effect, be answered, be lost, be late or be refused. */
-function takeCall({ world, coverage, mood }: Run, random: Random, calls = world.calls): string {
+/** Lets one call, whichever, take effect, be answered or go wrong. */
+function takeCall({ world, met, coverage, mood }: Run, random: Random, calls = world.calls): string {
   const call = random.pick(calls);
   if (call === undefined) return "no call";
   const told = describe(call);
+  const { method } = call.request;
   if (call.answer !== undefined) {
     world.answer(call);
     return told;
   }
+  if (method === "GET" && random.chance(mood.stale)) return suffer({ world, met }, { call, fault: "stale" }, random);
   const risk = Math.min(0.9, mood.risk * (isGuarded(call) ? 0.25 : 0.06));
-  if (!random.chance(risk)) {
-    if (random.chance(0.87)) {
-      world.answer(call);
-      return told;
-    }
-    world.perform(call);
-    return `${told}: done, not yet answered`;
+  if (random.chance(risk)) {
+    // A machine more than the quota allows.
+    const isCreate = method === "POST" && call.request.path.includes("/virtualmachines");
+    const drawn = isCreate && random.chance(0.15) ? "403" : drawFault(random);
+    const fault = canBefall(drawn, method) ? drawn : "no answer";
+    see(coverage, fault === "reset after" ? "an answer is lost" : "a call is refused");
+    return suffer({ world, met }, { call, fault }, random);
   }
-  const draw = random.int(10);
-  if (draw < 2) {
-    world.lose(call, unreachable());
-    return `${told}: never arrives`;
+  if (world.isDown || world.unserved.size > 0)
+    countFault(met, callKindOf(call.request), world.isDown ? "down" : "not served");
+  if (random.chance(0.87)) {
+    world.answer(call);
+    return told;
   }
-  if (draw < 4) {
-    world.perform(call);
-    world.lose(call, unreachable());
-    see(coverage, "an answer is lost");
-    return `${told}: done, the answer is lost`;
-  }
-  if (draw < 7) {
-    world.abandon(call, unreachable());
-    return `${told}: no answer in time`;
-  }
-  const isCreate = call.request.method === "POST" && call.request.path.includes("/virtualmachines");
-  const [status, reason] = isCreate && random.chance(0.4) ? QUOTA : (random.pick(REFUSALS) ?? QUOTA);
-  const body = { kind: "Status", status: "Failure", reason, message: reason, code: status };
-  // Of a failure of the server nobody knows whether the call was, or will be, served.
-  const isUnclear = status >= 500;
-  if (isUnclear && random.chance(0.3)) world.perform(call);
-  world.reply(call, { status, headers: { "retry-after": "1" }, body, bytes: 0 }, isUnclear && random.chance(0.5));
-  see(coverage, "a call is refused");
-  return `${told}: ${status}`;
+  world.perform(call);
+  return `${told}: done, not yet answered`;
+}
+
+function suffer(
+  { world, met }: Pick<Run, "world" | "met">,
+  { call, fault }: { readonly call: PendingCall; readonly fault: Fault },
+  random: Random,
+): string {
+  countFault(met, callKindOf(call.request), fault);
+  const told = `${describe(call)}: ${fault}`;
+  strike(world, call, fault, random);
+  return told;
 }
 
 /** Invariants 9 and 8: without faults and users the cluster comes to match in bounded time, and then nobody writes any more. */
@@ -599,11 +644,12 @@ async function makePeace(run: Run): Promise<void> {
   for (const invocation of [...world.invocations]) world.kill(invocation);
   world.late.splice(0);
   world.setClocks();
+  repair(world);
   run.notices.splice(0);
   makeUsersReasonable(world.cluster, { resume: false });
   const isDone = () => mismatches(world.cluster).length === 0;
   for (let minute = 0; minute < PEACE_MINUTES && run.failure === undefined && !isDone(); minute += 1) {
-    await liveMinute(run, random);
+    run.passes += await liveMinute(run, random);
   }
   for (let minute = 0; minute < REST_MINUTES && run.failure === undefined; minute += 1) await liveMinute(run, random);
   if (run.failure !== undefined) return;

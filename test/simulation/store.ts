@@ -25,6 +25,8 @@ export interface Store {
   /** Puts the object under a new resourceVersion and returns it so. */
   put(kind: Kind, object: KubeObject, actor: string): KubeObject;
   remove(kind: Kind, object: KubeObject, actor: string): void;
+  /** As it was so many changes ago, to be read. */
+  past(changes: number): Store;
 }
 
 export function createStore(): Store {
@@ -42,22 +44,35 @@ export function createStore(): Store {
   const sort = (kind: Kind): readonly KubeObject[] => {
     const known = sorted.get(kind);
     if (known !== undefined) return known;
-    const objects = [...table(kind)].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, object]) => object);
+    const objects = inOrder(table(kind));
     sorted.set(kind, objects);
     return objects;
   };
   const note = (change: Omit<Change, "sequence">) => void journal.push({ ...change, sequence: journal.length + 1 });
-  return {
+  /** The kind's objects before the last so many changes of any kind. */
+  const tableBefore = (kind: Kind, changes: number): Map<string, KubeObject> => {
+    const objects = new Map(table(kind));
+    for (const change of journal.slice(Math.max(0, journal.length - changes)).reverse()) {
+      const { namespace, name } = (change.after ?? change.before)?.metadata ?? { namespace: "", name: "" };
+      if (change.kind !== kind) continue;
+      if (change.before === undefined) objects.delete(`${namespace}/${name}`);
+      else objects.set(`${namespace}/${name}`, change.before);
+    }
+    return objects;
+  };
+  const store: Store = {
     get version() {
       return version;
     },
     journal,
     get: (kind, namespace, name) => table(kind).get(`${namespace}/${name}`),
-    list(kind, namespace) {
-      return namespace === undefined
-        ? sort(kind)
-        : sort(kind).filter(({ metadata }) => metadata.namespace === namespace);
-    },
+    list: (kind, namespace) => inNamespace(sort(kind), namespace),
+    past: (changes) => ({
+      ...store,
+      version: version - Math.min(changes, journal.length),
+      get: (kind, namespace, name) => tableBefore(kind, changes).get(`${namespace}/${name}`),
+      list: (kind, namespace) => inNamespace(inOrder(tableBefore(kind, changes)), namespace),
+    }),
     put(kind, object, actor) {
       version += 1;
       const { namespace, name } = object.metadata;
@@ -76,4 +91,13 @@ export function createStore(): Store {
       note({ actor, kind, before: object, after: undefined });
     },
   };
+  return store;
+}
+
+function inOrder(objects: ReadonlyMap<string, KubeObject>): readonly KubeObject[] {
+  return [...objects].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, object]) => object);
+}
+
+function inNamespace(objects: readonly KubeObject[], namespace: string | undefined): readonly KubeObject[] {
+  return namespace === undefined ? objects : objects.filter(({ metadata }) => metadata.namespace === namespace);
 }

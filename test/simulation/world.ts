@@ -4,23 +4,36 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Context } from "aws-lambda";
+import { createAdmission } from "../../functions/admission.ts";
 import { createReconcile } from "../../functions/reconcile.ts";
 import { createResync } from "../../functions/resync.ts";
+import { createScale } from "../../functions/scale.ts";
 import { createStatus } from "../../functions/status.ts";
+import { createWebhook } from "../../functions/webhook.ts";
 import { createFifoQueue, type FifoQueue, type Message } from "../../infra/local/runtime/fifo-queue.ts";
 import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
 import type { ApiRequest, ApiResponse } from "../../shared/clusters/connection.ts";
-import type { Directory } from "../../shared/clusters/directory.ts";
+import { createDirectory } from "../../shared/clusters/directory.ts";
 import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
+import { OWN_GROUP } from "../../shared/events/changes.ts";
 import { FACT_SOURCE, RECONCILED, type Reconciled } from "../../shared/events/facts.ts";
 import { QUEUE_DELAY_MS, type QueueName, type WakeUp, type WakeUps } from "../../shared/events/wake-ups.ts";
 import type { Logger } from "../../shared/runtime/logger.ts";
 import { createMemoryCluster, type MemoryCluster, type MemoryClusterOptions } from "./cluster.ts";
 import type { Kind } from "./kinds.ts";
+import { httpEvent, noticeOf, type Sender, WEBHOOK_ENTRY } from "./notices.ts";
 import { createRandom } from "./random.ts";
+import type { Change } from "./store.ts";
 
 const EPOCH_MS = Date.parse("2026-11-22T10:00:00Z");
-const FUNCTION_TIMEOUT_MS = { reconcile: 60_000, resync: 50_000, status: 30_000 } as const;
+const FUNCTION_TIMEOUT_MS = {
+  reconcile: 60_000,
+  resync: 50_000,
+  status: 30_000,
+  scale: 25_000,
+  webhook: 10_000,
+  admission: 10_000,
+} as const;
 const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 } as const;
 /** A call that was sent may still take effect this long after nobody waits for it any more: with the clocks below the most that a claim allows for. */
 const LATE_MS = 55_000;
@@ -30,6 +43,9 @@ const SERVER_CLOCKS_MS = [-15_000, 0, 15_000] as const;
 const HOLDS = new Set(["pool is illegal and held", "pool has a second writer and is held"]);
 const WARM_INSTANCES = 3;
 const CLUSTER = "local";
+/** Who may look after the pools; two of them at once is a mistake that must do no harm. */
+const DEPLOYMENTS = ["simulated", "rival"] as const;
+export type Deployment = (typeof DEPLOYMENTS)[number];
 
 export type FunctionName = keyof typeof FUNCTION_TIMEOUT_MS;
 
@@ -37,7 +53,7 @@ export interface Invocation {
   readonly id: number;
   readonly name: FunctionName;
   readonly endsAt: number;
-  /** Path of a pool → how many changes there had been when this invocation first read it. */
+  /** Path of a pool → how many changes there had been in the oldest picture, from its first read of the pool on, that it was shown. */
   readonly firstReads: Map<string, number>;
   readonly onKilled: () => void;
   isOver: boolean;
@@ -48,12 +64,17 @@ interface Instance {
   readonly reconcile: ReturnType<typeof createReconcile>;
   readonly resync: ReturnType<typeof createResync>;
   readonly status: ReturnType<typeof createStatus>;
+  readonly scale: ReturnType<typeof createScale>;
+  readonly webhook: ReturnType<typeof createWebhook>;
+  readonly admission: ReturnType<typeof createAdmission>;
 }
 
 /** A request that a handler awaits. */
 export interface PendingCall {
   readonly invocation: Invocation;
   readonly request: ApiRequest;
+  /** What the request is authorized by. */
+  readonly token: string;
   readonly settle: PromiseWithResolvers<ApiResponse>;
   /** It took effect; the answer is on its way. */
   answer: ApiResponse | undefined;
@@ -66,9 +87,7 @@ interface Sleeper {
 }
 
 /** A request whose sender is gone. */
-export interface LateCall {
-  readonly invocation: Invocation;
-  readonly request: ApiRequest;
+export interface LateCall extends Pick<PendingCall, "invocation" | "request" | "token"> {
   readonly until: number;
 }
 
@@ -88,6 +107,11 @@ export interface World {
   readonly started: ReadonlyMap<string, Invocation>;
   /** What the functions logged as an error: a bug. */
   readonly errors: string[];
+  /** What the API server does not serve for the moment, by plural. */
+  readonly unserved: Set<string>;
+  /** Nobody gets through to the API server. */
+  isDown: boolean;
+  /** The functions' clock; the cluster has its own. */
   now(): number;
   /** Moves the clock: sleepers wake, functions whose time is up are killed, late calls are lost at the latest. */
   advance(ms: number): void;
@@ -96,12 +120,19 @@ export interface World {
   /** Receives what is due in the queue and runs it, in so many warm instances at once; false when nothing is. */
   deliver(queue: QueueName, copies: number): boolean;
   /** Begins a pass that no queue orders behind the others: a second deployment, a message that comes twice. */
-  intrude(pool: Place, cause: string): void;
+  intrude(pool: Place, cause: string, deployment?: Deployment): void;
   report(fact: Reconciled): void;
   resync(): void;
-  wake(queue: QueueName, pool: Place, cause: string): void;
+  /** The cluster tells of a change. */
+  hear(change: Change, sender: Sender): void;
+  /** A user scales the pool over HTTP. */
+  scale(pool: Place, replicas: number): void;
+  /** What the functions come with is no longer accepted; the registry has another. */
+  rotateToken(): void;
   /** Lets the call take effect. */
   perform(call: PendingCall): void;
+  /** Shows the handler the cluster as it was so many changes ago. */
+  answerStale(call: PendingCall, behind: number): void;
   /** Hands the handler the answer; performs the call first where that is still to be done. */
   answer(call: PendingCall): void;
   /** The connection breaks; whether the call took effect is not said. */
@@ -128,6 +159,8 @@ export interface WorldOptions {
   /** Hears of every request that reached the API server. */
   readonly onAnswer: (answered: Answered) => void;
   readonly validate?: MemoryClusterOptions["validate"];
+  /** How far the cluster's clock is ahead of the functions'. */
+  readonly skewMs?: number;
 }
 
 export interface Answered {
@@ -137,14 +170,24 @@ export interface Answered {
   readonly isLate: boolean;
 }
 
-export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOptions): World {
+export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 0 }: WorldOptions): World {
   const random = createRandom(seed);
   let clocks: readonly number[] = SERVER_CLOCKS_MS;
   let clock = EPOCH_MS;
   let invoked = 0;
   let nonces = 0;
   const now = () => clock;
-  const cluster = createMemoryCluster({ seed, kinds, now, ...(validate === undefined ? {} : { validate }) });
+  const clusterNow = () => clock + skewMs;
+  const cluster = createMemoryCluster({
+    seed,
+    kinds,
+    now: clusterNow,
+    ...(validate === undefined ? {} : { validate }),
+  });
+  const unserved = new Set<string>();
+  const network = { isDown: false };
+  let tokens = 0;
+  const tokenInForce = () => `token-${tokens}`;
   const current = new AsyncLocalStorage<Invocation>();
   const calls: PendingCall[] = [];
   const late: LateCall[] = [];
@@ -162,10 +205,15 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
     if (invocation === undefined) throw new Error("a call outside of any invocation");
     return invocation;
   };
-  const send = (request: ApiRequest): Promise<ApiResponse> => {
+  const send = (request: ApiRequest, token: string): Promise<ApiResponse> => {
     const settle = Promise.withResolvers<ApiResponse>();
-    calls.push({ invocation: running(), request, settle, answer: undefined });
+    calls.push({ invocation: running(), request, token, settle, answer: undefined });
     return settle.promise;
+  };
+  const registry = {
+    names: async () => [CLUSTER],
+    access: async () =>
+      ({ server: "https://simulated", auth: { kind: "token", token: tokenInForce() }, mode: "act" }) as const,
   };
   const sleep = (ms: number): Promise<void> => {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -188,8 +236,19 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
       if (!HOLDS.has(message) && !isRealTime) errors.push(`${message} ${JSON.stringify(fields)}`);
     },
   };
-  const createInstance = (): Instance => {
-    const directory = directoryTo(send);
+  const senders = { bearer: [...WEBHOOK_ENTRY.bearer], path: [...WEBHOOK_ENTRY.path] };
+  const createInstance = (deployment: Deployment): Instance => {
+    const directory = createDirectory({
+      registry,
+      now,
+      connect: ({ auth }) => ({
+        send: (request) => send(request, auth.kind === "token" ? auth.token : ""),
+        watch() {
+          throw new Error("nobody watches here");
+        },
+        close: async () => undefined,
+      }),
+    });
     const shared = { directory, wakeUps, now, logger };
     const publish = { publishReconciled: async (fact: Reconciled) => !running().isOver && facts.push(fact) > 0 };
     const nonce = () => {
@@ -199,25 +258,40 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
     const reconcile = createReconcile(() => ({
       ...shared,
       facts: publish,
-      deployment: "simulated",
+      deployment,
       stopped: false,
       sleep,
       nonce,
       onPass,
     }));
     const resync = createResync(() => ({ ...shared, rules: { settledMinutes: 10, everything: false } }));
-    return { reconcile, resync, status: createStatus(() => shared) };
+    const webhooks = { find: async () => senders, refuse: () => undefined };
+    const listening = () => ({ ...shared, webhooks });
+    return {
+      reconcile,
+      resync,
+      status: createStatus(() => shared),
+      scale: createScale(() => ({ ...shared, sleep })),
+      webhook: createWebhook(listening),
+      admission: createAdmission(listening),
+    };
   };
-  let instances: readonly Instance[] = [];
+  const instances = new Map<Deployment, readonly Instance[]>();
   const restart = () => {
-    instances = Array.from({ length: WARM_INSTANCES }, createInstance);
+    for (const deployment of DEPLOYMENTS)
+      instances.set(
+        deployment,
+        Array.from({ length: WARM_INSTANCES }, () => createInstance(deployment)),
+      );
   };
   restart();
   /** Each in its turn, so that one may remember what another has overtaken. */
-  const nextInstances = (count: number): readonly Instance[] =>
-    Array.from({ length: count }, (_, index) => instances[(invoked + index) % instances.length]).filter(
+  const nextInstances = (count: number, deployment: Deployment = "simulated"): readonly Instance[] => {
+    const warm = instances.get(deployment) ?? [];
+    return Array.from({ length: count }, (_, index) => warm[(invoked + index) % warm.length]).filter(
       (instance) => instance !== undefined,
     );
+  };
 
   const begin = (name: FunctionName, onKilled: () => void = () => undefined): Invocation => {
     invoked += 1;
@@ -250,21 +324,24 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
     list.splice(0, list.length, ...list.filter((entry) => !gone(entry)));
     return removed;
   };
-  const perform = ({ invocation, request }: Pick<PendingCall, "invocation" | "request">, isLate = false) => {
-    const pool = /^\/apis\/pool\.kubevirt\.io\/[^/]+\/(namespaces\/[^/]+\/virtualmachinepools\/[^/?]+)$/.exec(
-      request.path,
-    )?.[1];
-    if (request.method === "GET" && pool !== undefined && !invocation.firstReads.has(pool)) {
-      invocation.firstReads.set(pool, cluster.store.journal.length);
-    }
-    const { headers, ...answer } = cluster.answer(request, actorOf(invocation));
-    const date = new Date(clock + (random.pick(clocks) ?? 0)).toUTCString();
+  /** The server's answer, and what it does on the way. */
+  const perform = (
+    { invocation, request, token }: Pick<PendingCall, "invocation" | "request" | "token">,
+    { isLate, behind }: { readonly isLate: boolean; readonly behind: number } = { isLate: false, behind: 0 },
+  ): ApiResponse => {
+    const date = new Date(clusterNow() + (random.pick(clocks) ?? 0)).toUTCString();
+    if (token !== tokenInForce()) return { status: 401, headers: { date }, body: UNAUTHORIZED, bytes: 0 };
+    if ([...unserved].some((plural) => isOf(plural, request.path)))
+      return { status: 404, headers: { date }, body: "404 page not found\n", bytes: 0 };
+    if (request.method === "GET") notePicture(invocation, request.path, cluster.store.journal.length - behind);
+    const { headers, ...answer } = cluster.answer(request, actorOf(invocation), behind);
     const response = { ...answer, headers: { ...headers, date } };
     onAnswer({ invocation, request, response, isLate });
     return response;
   };
-  const outlive = ({ invocation, request, answer }: PendingCall, at = clock) => {
-    if (answer === undefined && request.method !== "GET") late.push({ invocation, request, until: at + LATE_MS });
+  const outlive = ({ invocation, request, token, answer }: PendingCall, at = clock) => {
+    if (answer === undefined && request.method !== "GET")
+      late.push({ invocation, request, token, until: at + LATE_MS });
   };
   const kill = (invocation: Invocation, at = clock) => {
     invocation.isOver = true;
@@ -283,6 +360,13 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
     invocations,
     started,
     errors,
+    unserved,
+    get isDown() {
+      return network.isDown;
+    },
+    set isDown(value) {
+      network.isDown = value;
+    },
     now,
     advance(ms) {
       clock += ms;
@@ -311,8 +395,8 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
       }
       return true;
     },
-    intrude(pool, cause) {
-      const [instance] = nextInstances(1);
+    intrude(pool, cause, deployment) {
+      const [instance] = nextInstances(1, deployment);
       const message = { id: "0", body: JSON.stringify(wakeUpOf(pool, cause)), sentAt: clock };
       run(
         begin("reconcile"),
@@ -337,15 +421,46 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
         () => undefined,
       );
     },
-    wake(queue, pool, cause) {
-      queues[queue].send({ wakeUp: wakeUpOf(pool, cause), seenAtMs: clock }, clock);
+    hear(change, sender) {
+      const [instance] = nextInstances(1);
+      const groups = started.has(change.actor) ? [OWN_GROUP] : [];
+      const event = noticeOf(change, sender, { cluster: CLUSTER, groups });
+      const name = sender === "admission" ? "admission" : "webhook";
+      run(
+        begin(name),
+        async (context) => instance?.[name](event, context),
+        () => undefined,
+      );
+    },
+    scale({ namespace, name }, replicas) {
+      const [instance] = nextInstances(1);
+      const event = httpEvent({
+        method: "PATCH",
+        parameters: { cluster: CLUSTER, version: "v1beta1", namespace, name },
+        headers: { "content-type": "application/merge-patch+json" },
+        body: { spec: { replicas } },
+      });
+      run(
+        begin("scale"),
+        async (context) => instance?.scale(event, context),
+        () => undefined,
+      );
+    },
+    rotateToken() {
+      tokens += 1;
     },
     perform(call) {
-      call.answer = perform(call);
+      if (!network.isDown) call.answer = perform(call);
     },
     answer(call) {
       finish(call);
-      call.settle.resolve(call.answer ?? perform(call));
+      if (call.answer !== undefined) call.settle.resolve(call.answer);
+      else if (network.isDown) call.settle.reject(REFUSED);
+      else call.settle.resolve(perform(call));
+    },
+    answerStale(call, behind) {
+      finish(call);
+      call.settle.resolve(perform(call, { isLate: false, behind }));
     },
     lose(call, error) {
       finish(call);
@@ -368,7 +483,7 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate }: WorldOp
     },
     land(call) {
       forget(late, (other) => other === call);
-      perform(call, true);
+      perform(call, { isLate: true, behind: 0 });
     },
     // A turn of the event loop runs every promise that can run.
     settle: () => new Promise((resolve) => setImmediate(resolve)),
@@ -384,20 +499,19 @@ function wakeUpOf({ namespace, name }: Place, cause: string): WakeUp {
   return { version: 1, cluster: CLUSTER, namespace, name, cause, attempt: 0 };
 }
 
-function directoryTo(send: (request: ApiRequest) => Promise<ApiResponse>): Directory {
-  const found = {
-    name: CLUSTER,
-    access: { server: "https://simulated", auth: { kind: "token", token: "none" }, mode: "act" },
-    connection: {
-      send,
-      watch() {
-        throw new Error("nobody watches here");
-      },
-      close: async () => undefined,
-    },
-    cache: { poolVersion: undefined },
-  } as const;
-  return { names: async () => [CLUSTER], find: async () => found, refuse: () => undefined };
+const UNAUTHORIZED = { kind: "Status", status: "Failure", reason: "Unauthorized", message: "Unauthorized", code: 401 };
+const REFUSED = Object.assign(new Error("connection refused"), { code: "ECONNREFUSED" });
+
+/** Whether the path is one of that kind, or asks what there is of the pools' group. */
+function isOf(plural: string, path: string): boolean {
+  return path.includes(`/${plural}`) || (plural === "virtualmachinepools" && path === "/apis/pool.kubevirt.io");
+}
+
+/** A pass is judged against everything from the oldest picture on that it was shown. */
+function notePicture({ firstReads }: Invocation, path: string, changes: number): void {
+  const pool = /^\/apis\/pool\.kubevirt\.io\/[^/]+\/(namespaces\/[^/]+\/virtualmachinepools\/[^/?]+)$/.exec(path)?.[1];
+  if (pool !== undefined && !firstReads.has(pool)) firstReads.set(pool, changes);
+  for (const [known, from] of firstReads) if (changes < from) firstReads.set(known, changes);
 }
 
 function batchEvent(queue: QueueName, batch: readonly Pick<Message, "id" | "body" | "sentAt">[]) {
