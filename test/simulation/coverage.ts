@@ -60,6 +60,7 @@ export const SIGHTS = [
   "two passes begin at once",
   "a pass begins beside the queues",
   "the instances restart",
+  "a namespace goes",
   "an answer is lost",
   "a call takes effect after its time-out",
   "a call is refused",

@@ -43,6 +43,7 @@ export function createJudge(cluster: MemoryCluster, invocationOf: (actor: string
   const history = createHistory();
   const keeping = createKeeping(history);
   const replaced = new Set<string>();
+  const healed = new Map<string, { readonly pool: string; readonly sequence: number }>();
   let seen = 0;
   return {
     judge() {
@@ -52,7 +53,9 @@ export function createJudge(cluster: MemoryCluster, invocationOf: (actor: string
         if (change === undefined) break;
         const invocation = invocationOf(change.actor);
         const wrong =
-          invocation === undefined ? undefined : judgeChange(change, { invocation, history, journal, replaced });
+          invocation === undefined
+            ? undefined
+            : judgeChange(change, { invocation, history, journal, replaced, healed });
         const lost = wrong ?? keeping.judge(change, invocation);
         if (lost !== undefined) return `${lost} (${describe(change)})`;
         history.apply(change);
@@ -292,9 +295,13 @@ function judgeDelete(change: Change, facts: Case, uid: string): string | undefin
   if (!states.some(({ machines }) => machines.get(machine)?.isMember === true))
     return "invariant 1: a machine is deleted whose labels left";
   const replacement = judgeReplacement(change, facts, { owner: uid, machine });
-  if (replacement === undefined || isHealing(change, states, machine)) {
+  if (replacement === undefined) {
     facts.replaced.add(machine);
     return undefined;
+  }
+  if (isHealing(change, states, machine)) {
+    facts.replaced.add(machine);
+    return judgeHealingLimit(change, facts, { uid, states, machine });
   }
   const scaling = states.filter(({ replicas, scalesIn }) => replicas !== undefined && scalesIn);
   if (scaling.length === 0)
@@ -325,6 +332,27 @@ function isHealing({ after }: Change, states: readonly State[], machine: string)
     const seconds = SECONDS[String(duration)] ?? HEALING_DEFAULTS.seconds;
     return FAILING.includes(shown) && typeof since === "string" && at + SKEW_MS >= Date.parse(since) + seconds * 1_000;
   });
+}
+
+/** Of the pool, rounded down, at least one machine. */
+const HEALED_AT_ONCE = 0.4;
+
+/** Machines that are missing, this one too, are no more than may be healed at once. */
+function judgeHealingLimit(
+  change: Change,
+  facts: Case,
+  { uid, states, machine }: { readonly uid: string; readonly states: readonly State[]; readonly machine: string },
+): string | undefined {
+  const { healed } = facts;
+  const isFew = isAllowed(states, ({ sequence, live }, { replicas }) => {
+    if (replicas === undefined) return false;
+    const { created } = ownSince(facts, uid, { from: sequence, to: change.sequence });
+    const gone = [...healed.values()].filter((one) => one.pool === uid && one.sequence > sequence).length;
+    const limit = Math.max(1, Math.floor(HEALED_AT_ONCE * replicas));
+    return replicas - (live + created - gone) + 1 <= limit;
+  });
+  healed.set(machine, { pool: uid, sequence: change.sequence });
+  return isFew ? undefined : "invariant 4: more machines are healed at once than may be";
 }
 
 /** What is not as it should be when everything has come to rest; empty when the cluster matches. */

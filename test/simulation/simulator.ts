@@ -18,6 +18,7 @@ import {
   drawUserMood,
   makeUsersReasonable,
   NAMESPACE,
+  namespaceSteps,
   POOL_NAMES,
   startStopped,
   type UserMood,
@@ -36,6 +37,9 @@ const VERIFY_MINUTES = 11;
 const PASSES_MAX = POOL_NAMES.length * (VERIFY_MINUTES + 1);
 /** Of one round of peace; a handler that goes on for ever is a bug. */
 const CALLS_MAX = 5_000;
+/** So many passes find nothing to do when everything matches. */
+const LOOKS = 100;
+const LOOKS_AT_ONCE = 20;
 const SHRINK_ATTEMPTS_MAX = 400;
 
 export interface RunOptions {
@@ -241,6 +245,7 @@ const WEIGHTS = {
   token: 0.4,
   outage: 0.7,
   scale: 1,
+  namespace: 0.15,
 } as const;
 type StepKind = keyof typeof WEIGHTS;
 const STEP_KINDS: readonly StepKind[] = [
@@ -258,7 +263,7 @@ const STEP_KINDS: readonly StepKind[] = [
     "garbage",
   ] as const),
   ...(["time", "late", "kill", "resync", "crash", "restart", "pages", "calm"] as const),
-  ...(["token", "outage", "scale"] as const),
+  ...(["token", "outage", "scale", "namespace"] as const),
 ];
 
 /** Passes that meet over one pool that people scale, and little else: where the claim is put to the test. */
@@ -402,7 +407,7 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "user":
       return takeAny([userStep(cluster, random, run.mood.users)], random);
     case "garbage":
-      return takeAny(garbageSteps(cluster), random);
+      return takeAny([...garbageSteps(cluster), ...namespaceSteps(cluster)], random);
     case "crash": {
       const failures = random.chance(0.4) ? startFailureSteps(cluster) : [];
       const usual = random.chance(0.85) ? crashSteps(cluster) : endSteps(cluster);
@@ -460,6 +465,11 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
       world.scale({ namespace: NAMESPACE, name: POOL_NAMES[0] }, replicas);
       return `a user scales over HTTP to ${replicas}`;
     }
+    case "namespace":
+      if (cluster.namespaces.get(NAMESPACE) !== "active") return undefined;
+      cluster.endNamespace(NAMESPACE);
+      see(run.coverage, "a namespace goes");
+      return "user deletes the namespace";
     case "calm":
       return calm(run);
     case "pages":
@@ -658,6 +668,7 @@ async function makePeace(run: Run): Promise<void> {
     return;
   }
   const before = world.cluster.store.journal.length;
+  await lookAgain(run);
   let passes = 0;
   for (let minute = 0; minute < VERIFY_MINUTES && run.failure === undefined; minute += 1) {
     passes += await liveMinute(run, random);
@@ -668,6 +679,22 @@ async function makePeace(run: Run): Promise<void> {
   } else if (passes > PASSES_MAX) {
     run.failure = `invariant 8: ${passes} batches of wake-ups in ${VERIFY_MINUTES} minutes though everything matches`;
   }
+}
+
+/** Passes that find nothing to do, narrow and wide, one after another and at once. */
+async function lookAgain(run: Run): Promise<void> {
+  const { world } = run;
+  for (let started = 0; started < LOOKS; ) {
+    for (let together = 0; together < LOOKS_AT_ONCE; together += 1, started += 1) {
+      const name = POOL_NAMES[started % POOL_NAMES.length] ?? POOL_NAMES[0];
+      world.intrude({ namespace: NAMESPACE, name }, started % 3 === 0 ? "sweep" : "again");
+    }
+    for (let turns = 0; turns < CALLS_MAX && world.invocations.size > 0; turns += 1) {
+      await world.settle();
+      for (const call of [...world.calls]) world.answer(call);
+    }
+  }
+  judgeNow(run);
 }
 
 /** A tick of the schedule and all that follows from it within a minute; how many batches of wake-ups those are. */
@@ -709,6 +736,7 @@ async function goOn(run: Run, random: Random): Promise<number> {
       recoverAll(world.cluster);
       startStopped(world.cluster);
       collectGarbage(world.cluster);
+      for (const { take } of namespaceSteps(world.cluster)) take();
     }
     const [fact] = world.facts.splice(0, 1);
     if (fact !== undefined) world.report(fact);

@@ -16,6 +16,8 @@ export interface Case {
   readonly journal: readonly Change[];
   /** UIDs of machines that were deleted for others with other disks: they are no surplus. */
   readonly replaced: Set<string>;
+  /** Machines that were deleted to be healed, by UID. */
+  readonly healed: Map<string, { readonly pool: string; readonly sequence: number }>;
 }
 
 /** A machine's UID and the pool that controlled it in the window. */

@@ -257,6 +257,26 @@ export function startStopped(cluster: MemoryCluster): boolean {
   return started;
 }
 
+/** What follows when somebody deletes the namespace: everything in it goes, then it does, and is made again. */
+export function namespaceSteps(cluster: MemoryCluster): readonly Step[] {
+  const phase = cluster.namespaces.get(NAMESPACE);
+  if (phase === "active") return [];
+  if (phase === undefined)
+    return [{ label: "user creates the namespace", take: () => cluster.addNamespace(NAMESPACE) }];
+  const left = cluster.kinds
+    .filter(({ isClusterScoped }) => !isClusterScoped)
+    .flatMap((kind) => cluster.store.list(kind, NAMESPACE).map((object) => ({ kind, object })));
+  if (left.length === 0) return [{ label: "the namespace is gone", take: () => cluster.takeNamespace(NAMESPACE) }];
+  return left
+    .filter(({ object }) => !isTerminating(object))
+    .map(({ kind, object: { metadata } }) => {
+      const root = kind.group === "" ? "/api" : `/apis/${kind.group}`;
+      const path = `${root}/${kind.versions[0]}/namespaces/${NAMESPACE}/${kind.plural}/${metadata.name}`;
+      const take = () => void cluster.answer({ method: "DELETE", path }, "namespace-controller");
+      return { label: `${metadata.name} goes with the namespace`, take };
+    });
+}
+
 export function objects(cluster: MemoryCluster, plural: string): readonly KubeObject[] {
   const kind = cluster.kinds.find((known) => known.plural === plural);
   return kind === undefined ? [] : cluster.store.list(kind);
