@@ -5,7 +5,16 @@ import type { WakeUp } from "../../shared/events/wake-ups.ts";
 import { type Plan, planPass } from "../../shared/planning/plan.ts";
 import { judgeReview } from "../../shared/planning/review.ts";
 import { type Coverage, type Sight, sightOfAnswer, sightOfChange } from "./coverage.ts";
-import { callKindOf, canBefall, countFault, drawFault, type Fault, type FaultTable, strike } from "./faults.ts";
+import {
+  type CallKind,
+  callKindOf,
+  canBefall,
+  countFault,
+  drawFault,
+  type Fault,
+  type FaultTable,
+  strike,
+} from "./faults.ts";
 import { collectGarbage, garbageSteps, type Step } from "./garbage.ts";
 import { createJudge, type Judge, judgeClaims, mismatches } from "./invariants.ts";
 import type { Kind } from "./kinds.ts";
@@ -24,7 +33,7 @@ import {
   type UserMood,
   userStep,
 } from "./users.ts";
-import { type Answered, actorOf, createWorld, type PendingCall, type World } from "./world.ts";
+import { type Answered, actorOf, createWorld, type Invocation, type PendingCall, type World } from "./world.ts";
 
 export const STEPS = 200;
 const MINUTE_MS = 60_000;
@@ -84,6 +93,7 @@ export async function simulate({ seed, kinds, only }: RunOptions): Promise<RunRe
   const positions = only ?? Array.from({ length: STEPS }, (_, position) => position);
   for (const position of positions) {
     const random = createRandom(seedOf(seed, position + 1));
+    if (random.chance(REPAIR_CHANCE)) repair(run.world);
     const label = await takeStep(run, random);
     await afterStep(run, random, `${position} ${label}`);
     if (run.failure !== undefined) break;
@@ -242,10 +252,12 @@ const WEIGHTS = {
   restart: 1,
   pages: 1,
   calm: 0.2,
-  token: 0.4,
-  outage: 0.7,
+  token: 0.1,
+  outage: 0.4,
   scale: 1,
-  namespace: 0.15,
+  namespace: 0.04,
+  limbo: 0.7,
+  turn: 1,
 } as const;
 type StepKind = keyof typeof WEIGHTS;
 const STEP_KINDS: readonly StepKind[] = [
@@ -263,7 +275,7 @@ const STEP_KINDS: readonly StepKind[] = [
     "garbage",
   ] as const),
   ...(["time", "late", "kill", "resync", "crash", "restart", "pages", "calm"] as const),
-  ...(["token", "outage", "scale", "namespace"] as const),
+  ...(["token", "outage", "scale", "namespace", "limbo", "turn"] as const),
 ];
 
 /** Passes that meet over one pool that people scale, and little else: where the claim is put to the test. */
@@ -281,6 +293,8 @@ const DUEL_WEIGHTS: Partial<Record<StepKind, number>> = {
   time: 4,
   garbage: 2,
   calm: 0.8,
+  limbo: 2,
+  turn: 4,
 };
 
 /** How much of its usual weight a kind of step has in a run; without the essential ones nothing happens at all. */
@@ -320,7 +334,8 @@ function drawMood(random: Random): Mood {
   const isDuel = random.chance(0.6);
   const isTroubled = random.chance(0.25);
   const more = (kind: StepKind) => (isTroubled && kind === "kubevirt" ? 3 : 1);
-  const usual = (kind: StepKind) => more(kind) * (isDuel ? (DUEL_WEIGHTS[kind] ?? 0.5) : WEIGHTS[kind]);
+  const usual = (kind: StepKind) =>
+    more(kind) * (isDuel ? (DUEL_WEIGHTS[kind] ?? Math.min(0.5, WEIGHTS[kind])) : WEIGHTS[kind]);
   return {
     isDuel,
     weights: STEP_KINDS.map((kind) => {
@@ -407,7 +422,8 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
     case "user":
       return takeAny([userStep(cluster, random, run.mood.users)], random);
     case "garbage":
-      return takeAny([...garbageSteps(cluster), ...namespaceSteps(cluster)], random);
+      if (cluster.namespaces.get(NAMESPACE) !== "active") return clearNamespace(run, random);
+      return takeAny(garbageSteps(cluster), random);
     case "crash": {
       const failures = random.chance(0.4) ? startFailureSteps(cluster) : [];
       const usual = random.chance(0.85) ? crashSteps(cluster) : endSteps(cluster);
@@ -438,6 +454,7 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
       // Most of all one that is about to write.
       const call = random.chance(0.7) ? random.pick(world.calls.filter(isGuarded)) : undefined;
       const invocation = call?.invocation ?? random.pick([...world.invocations]);
+      if (call !== undefined && random.chance(0.4)) world.perform(call);
       if (invocation !== undefined) {
         for (const other of world.calls.filter((one) => one.invocation === invocation)) {
           const fault = other.answer === undefined ? "killed before" : "killed after";
@@ -470,6 +487,10 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
       cluster.endNamespace(NAMESPACE);
       see(run.coverage, "a namespace goes");
       return "user deletes the namespace";
+    case "limbo":
+      return limbo(run, random);
+    case "turn":
+      return turn(run, random);
     case "calm":
       return calm(run);
     case "pages":
@@ -480,12 +501,19 @@ async function tryStep(kind: StepKind, run: Run, random: Random): Promise<string
   }
 }
 
-/** The API server is gone, does not serve a kind (its CRD is gone, or the server is starting), or is as before. */
+/** Some of what goes with the namespace, and its end. */
+function clearNamespace({ world: { cluster } }: Run, random: Random): string {
+  const labels = Array.from({ length: 1 + random.int(10) }, () =>
+    takeAny([...garbageSteps(cluster), ...namespaceSteps(cluster)], random),
+  );
+  return labels.filter((label) => label !== undefined).join("; ");
+}
+
+/** Outages are short: with every step one may be over. */
+const REPAIR_CHANCE = 0.12;
+
+/** The API server is gone, or does not serve a kind: its CRD is gone, or the server is starting. */
 function breakDown(world: World, random: Random): string {
-  if (world.isDown || world.unserved.size > 0) {
-    repair(world);
-    return "the API server is as before";
-  }
   const plural = random.pick([...TOLD_OF]);
   if (plural === undefined || random.chance(0.5)) {
     world.isDown = true;
@@ -585,19 +613,54 @@ async function ambush(run: Run, random: Random): Promise<string> {
   return "a pass from beginning to end";
 }
 
+/** Long enough for a claim's calls to be thought over, and short enough for them not to be. */
+const LIMBO_MS = [20_000, 40_000, 54_000] as const;
+
+/** A function is about to write to a machine, stands there for long, and ends; what it has sent is still under way when another begins. */
+async function limbo(run: Run, random: Random): Promise<string | undefined> {
+  const { world } = run;
+  const invocation = random.pick(world.calls.filter(isGuarded))?.invocation;
+  if (invocation === undefined) return undefined;
+  world.advance(random.pick(LIMBO_MS) ?? 0);
+  await world.settle();
+  if (!invocation.isOver) world.kill(invocation);
+  world.advance(random.pick(LIMBO_MS) ?? 0);
+  if (random.chance(0.7)) takeAny([userStep(world.cluster, random, { ...run.mood.users, vmShare: 0 })], random);
+  return `${actorOf(invocation)} stands still and ends; ${await ambush(run, random)}`;
+}
+
+/** Nobody knows what has become of a write to a machine; before its function goes on to its end, the users want something else. */
+async function turn(run: Run, random: Random): Promise<string | undefined> {
+  const { world } = run;
+  const call = random.pick(world.calls.filter((one) => one.answer === undefined && isGuarded(one)));
+  if (call === undefined) return undefined;
+  const told = suffer(run, { call, fault: random.pick(UNCLEAR) ?? "no answer" }, random);
+  const step = userStep(world.cluster, random, { ...run.mood.users, vmShare: 0 });
+  step.take();
+  await finishOf(run, call.invocation, random);
+  return `${told}; ${step.label}; ${actorOf(call.invocation)} goes on to its end`;
+}
+
+const UNCLEAR = ["reset before", "reset after", "no answer", "500", "504", "cut short"] as const;
+
 /** One function goes on to its end while the others stand still. */
 async function finish(run: Run, random: Random): Promise<string | undefined> {
   const { world } = run;
   const invocation = random.pick(world.calls)?.invocation;
   if (invocation === undefined) return undefined;
+  await finishOf(run, invocation, random);
+  return `${actorOf(invocation)} goes on to its end`;
+}
+
+async function finishOf(run: Run, invocation: Invocation, random: Random): Promise<void> {
+  const { world } = run;
   for (let left = PASS_CALLS_MAX; left > 0 && run.failure === undefined; left -= 1) {
+    await world.settle();
+    judgeNow(run);
     const call = random.pick(world.calls.filter((other) => other.invocation === invocation));
     if (call === undefined) break;
     world.answer(call);
-    await world.settle();
-    judgeNow(run);
   }
-  return `${actorOf(invocation)} goes on to its end`;
 }
 
 /** Writes to a machine, or says that it will. */
@@ -605,6 +668,31 @@ function isGuarded({ request: { method, path, body } }: PendingCall): boolean {
   if (path.includes("/virtualmachines")) return method !== "GET";
   return path.includes("/virtualmachinepools/") && method === "PATCH" && Array.isArray(body);
 }
+
+/** What only some passes do goes wrong more often, or it never would. */
+const RARE_WRITES: ReadonlySet<CallKind> = new Set([
+  ...([
+    "createRevision",
+    "restartInstance",
+    "labelInstance",
+    "releaseVm",
+    "dropPoolFinalizer",
+    "revokeDelete",
+  ] as const),
+  ...(["revokeRestart", "changeDisk", "markVm", "pruneRevision", "status", "updateVm"] as const),
+]);
+const RARE_READS: ReadonlySet<CallKind> = new Set([
+  ...([
+    "get VM",
+    "list instances",
+    "get instance",
+    "list revisions",
+    "get revision",
+    "list disks",
+    "get disk",
+  ] as const),
+  ...(["get namespace", "list KubeVirts", "get event"] as const),
+]);
 
 /** Lets one call, whichever, take effect, be answered or go wrong. */
 function takeCall({ world, met, coverage, mood }: Run, random: Random, calls = world.calls): string {
@@ -617,7 +705,11 @@ function takeCall({ world, met, coverage, mood }: Run, random: Random, calls = w
     return told;
   }
   if (method === "GET" && random.chance(mood.stale)) return suffer({ world, met }, { call, fault: "stale" }, random);
-  const risk = Math.min(0.9, mood.risk * (isGuarded(call) ? 0.25 : 0.06));
+  const kind = callKindOf(call.request);
+  const risk = Math.min(
+    0.9,
+    mood.risk * (RARE_WRITES.has(kind) || isGuarded(call) ? 0.25 : RARE_READS.has(kind) ? 0.15 : 0.06),
+  );
   if (random.chance(risk)) {
     // A machine more than the quota allows.
     const isCreate = method === "POST" && call.request.path.includes("/virtualmachines");
@@ -626,8 +718,8 @@ function takeCall({ world, met, coverage, mood }: Run, random: Random, calls = w
     see(coverage, fault === "reset after" ? "an answer is lost" : "a call is refused");
     return suffer({ world, met }, { call, fault }, random);
   }
-  if (world.isDown || world.unserved.size > 0)
-    countFault(met, callKindOf(call.request), world.isDown ? "down" : "not served");
+  const outage = world.outageFor(call);
+  if (outage !== undefined) countFault(met, kind, outage);
   if (random.chance(0.87)) {
     world.answer(call);
     return told;

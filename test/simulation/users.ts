@@ -143,6 +143,7 @@ const POOL_ACTS = [
   "unmanage",
   "delete",
   "strip",
+  "recreate",
 ] as const;
 type PoolAct = (typeof POOL_ACTS)[number];
 const ROLL_OUT_ACTS = ["edit", "editGuest", "editTier", "editDisks", "updateStrategy", "budget"] as const;
@@ -389,6 +390,19 @@ function poolStep(act: PoolAct | undefined, { cluster, random, pool }: Choice): 
       return {
         label: `user deletes ${name} (${propagationPolicy})`,
         take: () => void cluster.answer({ method: "DELETE", path, body: { propagationPolicy } }, ACTOR),
+      };
+    }
+    case "recreate": {
+      // As `kubectl replace --force`: another pool of that name, with the spec of the first.
+      const { spec, metadata } = pool;
+      const body = { ...pool, metadata: { name, labels: metadata.labels }, spec, status: undefined };
+      return {
+        label: `user replaces ${name} by another of that name`,
+        take() {
+          cluster.answer({ method: "DELETE", path, body: { propagationPolicy: "Background" } }, ACTOR);
+          change(cluster, path, { metadata: { finalizers: null } });
+          cluster.answer({ method: "POST", path: POOLS, body }, ACTOR);
+        },
       };
     }
     case "strip":

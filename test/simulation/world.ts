@@ -111,6 +111,8 @@ export interface World {
   readonly unserved: Set<string>;
   /** Nobody gets through to the API server. */
   isDown: boolean;
+  /** What keeps the call from being served as things are. */
+  outageFor(call: PendingCall): "down" | "token" | "not served" | undefined;
   /** The functions' clock; the cluster has its own. */
   now(): number;
   /** Moves the clock: sleepers wake, functions whose time is up are killed, late calls are lost at the latest. */
@@ -324,6 +326,7 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
     list.splice(0, list.length, ...list.filter((entry) => !gone(entry)));
     return removed;
   };
+  const isUnserved = ({ path }: ApiRequest) => [...unserved].some((plural) => isOf(plural, path));
   /** The server's answer, and what it does on the way. */
   const perform = (
     { invocation, request, token }: Pick<PendingCall, "invocation" | "request" | "token">,
@@ -331,8 +334,7 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
   ): ApiResponse => {
     const date = new Date(clusterNow() + (random.pick(clocks) ?? 0)).toUTCString();
     if (token !== tokenInForce()) return { status: 401, headers: { date }, body: UNAUTHORIZED, bytes: 0 };
-    if ([...unserved].some((plural) => isOf(plural, request.path)))
-      return { status: 404, headers: { date }, body: "404 page not found\n", bytes: 0 };
+    if (isUnserved(request)) return { status: 404, headers: { date }, body: "404 page not found\n", bytes: 0 };
     if (request.method === "GET") notePicture(invocation, request.path, cluster.store.journal.length - behind);
     const { headers, ...answer } = cluster.answer(request, actorOf(invocation), behind);
     const response = { ...answer, headers: { ...headers, date } };
@@ -366,6 +368,11 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
     },
     set isDown(value) {
       network.isDown = value;
+    },
+    outageFor({ token, request }) {
+      if (network.isDown) return "down";
+      if (token !== tokenInForce()) return "token";
+      return isUnserved(request) ? "not served" : undefined;
     },
     now,
     advance(ms) {
