@@ -167,7 +167,7 @@ function sightsOfPass({ outcome, view, actions, decisions, failures, complete }:
 }
 
 /** Invariant 10: the same picture in another order gives the same plan. */
-function planDependsOnOrder({ view }: PassResult, random: Random): string | undefined {
+export function planDependsOnOrder({ view }: PassResult, random: Random): string | undefined {
   if (view === undefined) return undefined;
   const { seen } = view;
   if (Math.max(seen.selected.length, seen.namespaceVms?.length ?? 0) < 2) return undefined;
@@ -556,7 +556,7 @@ function passTime({ world, mood }: Run, random: Random): string {
   return `${ms} ms pass`;
 }
 
-function describe({ invocation, request }: Pick<PendingCall, "invocation" | "request">): string {
+export function describe({ invocation, request }: Pick<PendingCall, "invocation" | "request">): string {
   const path = request.path.replace(/^\/apis?\/(.*\/namespaces\/[^/]+\/)?/, "").replace(/\?.*$/, "");
   return `${actorOf(invocation)} ${request.method} ${path}`;
 }

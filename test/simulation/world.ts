@@ -57,6 +57,7 @@ export interface Invocation {
   readonly firstReads: Map<string, number>;
   readonly onKilled: () => void;
   isOver: boolean;
+  nonces: number;
 }
 
 /** A warm instance of the functions: what it remembers is lost with it. */
@@ -177,7 +178,6 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
   let clocks: readonly number[] = SERVER_CLOCKS_MS;
   let clock = EPOCH_MS;
   let invoked = 0;
-  let nonces = 0;
   const now = () => clock;
   const clusterNow = () => clock + skewMs;
   const cluster = createMemoryCluster({
@@ -253,9 +253,11 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
     });
     const shared = { directory, wakeUps, now, logger };
     const publish = { publishReconciled: async (fact: Reconciled) => !running().isOver && facts.push(fact) > 0 };
+    // Each function counts its own, so that what it writes does not tell what others did before.
     const nonce = () => {
-      nonces += 1;
-      return `nonce-${nonces}`;
+      const invocation = running();
+      invocation.nonces += 1;
+      return `nonce-${invocation.id}-${invocation.nonces}`;
     };
     const reconcile = createReconcile(() => ({
       ...shared,
@@ -298,7 +300,15 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
   const begin = (name: FunctionName, onKilled: () => void = () => undefined): Invocation => {
     invoked += 1;
     const endsAt = clock + FUNCTION_TIMEOUT_MS[name];
-    const invocation = { id: invoked, name, endsAt, firstReads: new Map<string, number>(), onKilled, isOver: false };
+    const invocation = {
+      id: invoked,
+      name,
+      endsAt,
+      firstReads: new Map<string, number>(),
+      onKilled,
+      isOver: false,
+      nonces: 0,
+    };
     invocations.add(invocation);
     started.set(actorOf(invocation), invocation);
     return invocation;
