@@ -188,13 +188,12 @@ function hasDisksOf(spec: PoolSpec, { spec: own, ordinal = 0 }: Vm): boolean {
 /** The machine has the wanted template: what of its running instance? */
 function judgeInstance(vm: Vm, instance: Instance | undefined, context: Context): Step {
   const { now } = context.seen;
-  if (instance === undefined) {
-    const isSeen = now >= updatedAt(vm, now) + BOOT_SEEN_AFTER_MS;
-    return isSeen ? NONE : { kind: "wait", why: "it has only just got the new template" };
-  }
+  const isNew = now < updatedAt(vm, now) + BOOT_SEEN_AFTER_MS;
+  // What boots next may be the template before, whatever ran until now.
+  const next: Step = isNew ? { kind: "wait", why: "it has only just got the new template" } : NONE;
+  if (instance === undefined || instance.final) return next;
   const running = instance.labels[REVISION_LABEL];
-  if (running === revisionOf(vm)) return NONE;
-  if (instance.final) return NONE;
+  if (running === revisionOf(vm)) return instance.terminating ? next : NONE;
   if (instance.terminating) return { kind: "wait", why: "what runs an older template is on its way out" };
   const { change = "restart" } = originOf(context, vm, running);
   if (change === "none" || change === "metadata")

@@ -192,18 +192,25 @@ describe("the record of a roll-out", () => {
     });
   });
 
+  const justMoved = aVm(0, {
+    revision: "web-2",
+    annotations: { [UPDATED_ANNOTATION]: new Date(NOW - 9_999).toISOString() },
+  });
+  const freshOne = anInstance(0, { revision: "web-2" });
+
   it.each<[string, Setting]>([
     ["an older instance is on its way out", { instances: swap(fresh, 0, { ...anInstance(0), terminating: true }) }],
     [
       "a machine without an instance has only just got the template",
-      {
-        vms: swap(
-          moved,
-          0,
-          aVm(0, { revision: "web-2", annotations: { [UPDATED_ANNOTATION]: new Date(NOW - 9_999).toISOString() } }),
-        ),
-        instances: fresh.slice(1),
-      },
+      { vms: swap(moved, 0, justMoved), instances: fresh.slice(1) },
+    ],
+    [
+      "a machine whose instance is on its way out has only just got the template that this one runs",
+      { vms: swap(moved, 0, justMoved), instances: swap(fresh, 0, { ...freshOne, terminating: true }) },
+    ],
+    [
+      "a machine whose guest has shut down has only just got the template that it ran",
+      { vms: swap(moved, 0, justMoved), instances: swap(fresh, 0, { ...freshOne, ready: false, final: true }) },
     ],
     ["an instance is older", { instances: swap(fresh, 0, anInstance(0)) }],
     ["a machine is older", { vms: swap(moved, 0, aVm(0)) }],
