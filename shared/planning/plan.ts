@@ -490,9 +490,12 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
   const successorOf = (vm: Vm) => decision.target ?? revisionOf(vm) ?? revisionName(pool.name, pool.generation);
   const deletes = down.remove.length + healing.remove.length + update.replacements.length;
   const isGuarded = out.create.length + deletes + update.restarts.length > 0;
-  // A pass that was overtaken by another template must not prune the revision of that one, which nothing names yet.
+  // A pass that was overtaken must not prune the revision of a newer template, which nothing names yet, nor move a machine
+  // that another pass has by now put on record as rolled out: what it runs would not be looked at again.
   const acting =
-    isGuarded || healing.memory !== undefined || update.actions.some(({ kind }) => kind === "pruneRevision");
+    isGuarded ||
+    healing.memory !== undefined ||
+    update.actions.some(({ kind }) => kind === "pruneRevision" || kind === "updateVm");
   const why = isGuarded
     ? "before machines are created, deleted or restarted"
     : `generation ${pool.generation} is seen to`;

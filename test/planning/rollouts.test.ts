@@ -218,6 +218,12 @@ describe("the record of a roll-out", () => {
     expect(claimIn(rollOut({ vms: moved, instances: fresh, ...current, ...setting }))?.rollout).toBeUndefined();
   });
 
+  it("is taken back, should another pass write it meanwhile, before a machine is moved", () => {
+    const claim = { generation: 2, rollout: undefined };
+    const plan = rollOut({ vms: swap(moved, 0, aVm(0)), instances: fresh.slice(1), ...current, claim });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "updateVm"]);
+  });
+
   it("is not written while a machine that was not looked at is only claimed for deletion", () => {
     const claim = { delete: [deleteOf(2)] };
     const plan = rollOut({ vms: moved, instances: swap(fresh, 2, anInstance(2)), spec: { replicas: 2 }, claim });
