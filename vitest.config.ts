@@ -8,7 +8,9 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["test/{planning,functions,events,runtime,local,cli,packaging,search,simulation}/**/*.test.ts"],
+          include: [
+            "test/{planning,functions,events,runtime,local,cli,packaging,search,simulation,hostile}/**/*.test.ts",
+          ],
           exclude: ["**/*.real.test.ts"],
           testTimeout: 60_000,
         },

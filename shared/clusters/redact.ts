@@ -1,5 +1,5 @@
 /** A pool's spec without what may be secret: cloud-init, credentials, free text that nobody can judge. What is left out shows that it was there. */
-import { isRecord } from "../planning/json.ts";
+import { DEPTH_MAX, isRecord } from "../planning/json.ts";
 
 export const LEFT_OUT = "(left out)";
 
@@ -26,10 +26,11 @@ const FIELDS = new Set([
 const TELLING = /cloudinit|secret|passw|token|credential|privatekey|apikey|authorization|ignition/i;
 /** Longer text, or text of several lines, is a script, a key or a certificate rather than a setting. */
 const TEXT_LENGTH_MAX = 512;
-/** Deeper than any pool; what lies below is left out. */
-const DEPTH_MAX = 64;
 
-/** `value` with everything left out that may be secret. Rules are by name, so that fields that are not known yet are covered. */
+/**
+ * `value` with everything left out that may be secret. Rules are by name, so that fields that are not known yet are covered.
+ * What lies deeper than any pool is left out, too.
+ */
 export function redact(value: unknown, depth = 0): unknown {
   if (depth > DEPTH_MAX) return LEFT_OUT;
   if (Array.isArray(value)) return value.map((entry) => redact(entry, depth + 1));

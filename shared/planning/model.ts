@@ -1,7 +1,14 @@
 /** What the planner knows of a pool and of its machines, and the schemas that read them from the API's JSON. */
 import * as z from "zod";
+import { flawOf } from "./json.ts";
 import { ordinalOf, POOL_GROUP, POOL_KIND, REFERENCE_MANAGER, REVISION_LABEL } from "./names.ts";
 import { type Labels, labelSelectorSchema, labelsSchema, requirementSchema } from "./selector.ts";
+
+/** What can be walked and copied whole; the part of an object that is carried along must be. */
+const soundSchema = z.unknown().superRefine((value, context) => {
+  const flaw = flawOf(value);
+  if (flaw !== undefined) context.addIssue({ code: "custom", path: [...flaw.path], message: flaw.message });
+});
 
 const ownerReferenceSchema = z.looseObject({
   apiVersion: z.string(),
@@ -94,7 +101,7 @@ export function parsePool(object: unknown): Pool | undefined {
 
 function lastWriteOf(manager: string, entries: z.infer<typeof managedFieldsSchema>): number | undefined {
   const times = entries.filter((entry) => entry.manager === manager).map(({ time }) => timeOf(time ?? undefined));
-  return times.length === 0 ? undefined : Math.max(...times);
+  return times.reduce<number | undefined>((last, time) => Math.max(last ?? time, time), undefined);
 }
 
 const statePreservationSchema = z.enum(["Disabled", "Offline", "Online"]);
@@ -140,8 +147,8 @@ const vmSpecSchema = z.looseObject({
 });
 export type VmSpec = z.infer<typeof vmSpecSchema>;
 
-/** The pool's spec as far as it is read; an unknown enum value makes it illegal. Source: pool.kubevirt.io/v1beta1. */
-export const poolSpecSchema = z.looseObject({
+/** The fields of a pool's spec, one by one. */
+export const poolFieldsSchema = z.looseObject({
   replicas: z.int().min(0).max(2_147_483_647).nullish(),
   selector: labelSelectorSchema,
   virtualMachineTemplate: z.looseObject({ metadata: templateMetadataSchema.nullish(), spec: vmSpecSchema }),
@@ -179,6 +186,8 @@ export const poolSpecSchema = z.looseObject({
     })
     .nullish(),
 });
+/** The pool's spec as far as it is read; an unknown enum value makes it illegal. Source: pool.kubevirt.io/v1beta1. */
+export const poolSpecSchema = soundSchema.pipe(poolFieldsSchema);
 /** A pool's spec whose shape is legal; `judge` in `verdict.ts` says whether its meaning is. */
 export type PoolSpec = z.infer<typeof poolSpecSchema>;
 
@@ -219,7 +228,7 @@ const statusWithConditionsSchema = z.looseObject({ conditions: z.array(condition
 
 const vmSchema = z.object({
   metadata: metadataSchema,
-  spec: vmSpecSchema.optional().catch(undefined),
+  spec: soundSchema.pipe(vmSpecSchema).optional().catch(undefined),
   status: statusWithConditionsSchema
     .extend({
       created: z.boolean().nullish().catch(undefined),
@@ -299,7 +308,7 @@ export interface Instance {
 
 const instanceSchema = z.object({
   metadata: metadataSchema,
-  spec: z.unknown().optional(),
+  spec: soundSchema.optional(),
   status: statusWithConditionsSchema.extend({ phase: z.string().nullish() }).nullish(),
 });
 

@@ -2,7 +2,7 @@
 import { type ClaimedObject, isClaimed } from "./claim.ts";
 import { isRecord } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
-import { type Pool, type PoolSpec, poolSpecSchema, type SelectionPolicy, type Vm } from "./model.ts";
+import { type Pool, type PoolSpec, poolFieldsSchema, type SelectionPolicy, type Vm } from "./model.ts";
 import { describeLeftOut, filterBySelectors, rank } from "./selection.ts";
 
 const SELECTORS_FIELD = "spec.scaleInStrategy.proactive.selectionPolicy.selectors";
@@ -78,7 +78,7 @@ export function keepsDisks(spec: unknown): boolean {
   );
 }
 
-const strategySchema = poolSpecSchema.pick({ scaleInStrategy: true });
+const strategySchema = poolFieldsSchema.pick({ scaleInStrategy: true });
 /** Selects nothing; a legal pool never gets it. */
 const UNREADABLE: SelectionPolicy = { selectors: { unreadable: true } };
 

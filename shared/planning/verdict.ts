@@ -3,7 +3,7 @@ import type * as z from "zod";
 import { parseDuration } from "./duration.ts";
 import type { Problem } from "./errors.ts";
 import { isRecord } from "./json.ts";
-import { type Pool, type PoolSpec, poolSpecSchema } from "./model.ts";
+import { type Pool, type PoolSpec, poolFieldsSchema, poolSpecSchema } from "./model.ts";
 import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
 import { selectorsProblems } from "./selection.ts";
 import { type ParsedSelector, parseSelector } from "./selector.ts";
@@ -32,7 +32,7 @@ export function judge(pool: Pick<Pool, "name" | "spec">): Verdict {
   return { legal: true, spec: shape.data, selector: parseSelector(shape.data.selector, SELECTOR).parsed };
 }
 
-const soundSchema = poolSpecSchema.partial();
+const soundSchema = poolFieldsSchema.partial();
 type SoundSpec = z.infer<typeof soundSchema>;
 
 /** The fields whose shape is legal, so that all that is wrong with a spec is told at once. */

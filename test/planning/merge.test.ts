@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { canonicalJson, isRecord } from "../../shared/planning/json.ts";
 import { type Move, mergePatchOf, moveVm } from "../../shared/planning/merge.ts";
-import { type PoolSpec, poolSpecSchema, type Vm } from "../../shared/planning/model.ts";
+import { type PoolSpec, poolFieldsSchema, poolSpecSchema, type Vm } from "../../shared/planning/model.ts";
 import { POOL_FINALIZER, REVISION_LABEL, REVOKED_ANNOTATION } from "../../shared/planning/names.ts";
 import { canonicalText } from "../../shared/planning/semantic.ts";
 import { buildVm } from "../../shared/planning/template.ts";
@@ -36,7 +36,7 @@ function moved(vm: Vm, move: Pick<Move, "base" | "target"> & Partial<Move>): Vm 
   const from: Movable = { metadata: { labels: vm.labels, annotations: vm.annotations }, spec: vm.spec ?? {} };
   const applied = applyMergePatch(from, patch);
   if (!applied.ok || !isRecord(applied.value)) throw new Error("the patch is malformed");
-  const { metadata, spec } = poolSpecSchema.shape.virtualMachineTemplate.parse(applied.value);
+  const { metadata, spec } = poolFieldsSchema.shape.virtualMachineTemplate.parse(applied.value);
   return { ...vm, labels: metadata?.labels ?? {}, annotations: metadata?.annotations ?? {}, spec };
 }
 
