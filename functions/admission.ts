@@ -13,6 +13,7 @@ import { isKnownSecret } from "../shared/events/signatures.ts";
 import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parseJson } from "../shared/planning/json.ts";
 import { judgeReview, type ReviewVerdict } from "../shared/planning/review.ts";
+import { pathStep } from "../shared/planning/wording.ts";
 import { admissionConfigSchema, readConfig } from "../shared/runtime/config.ts";
 import { type HttpAnswer, httpEventSchema, json, problem, readBody } from "../shared/runtime/http.ts";
 import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
@@ -70,7 +71,7 @@ function judgeRequest(request: AdmissionRequest): ReviewVerdict {
 
 /** Pools of a version that is not known may mean anything: they are not let through unread. */
 function refuseVersion(version: string): ReviewVerdict {
-  const message = `expected resource version ${POOL_VERSIONS.join(" or ")}, but got ${version}: name only those in the webhook's rules`;
+  const message = `expected resource version ${POOL_VERSIONS.join(" or ")}, but got ${pathStep(version)}: name only those in the webhook's rules`;
   return { refusal: { message, causes: [{ field: "apiVersion", message }] } };
 }
 

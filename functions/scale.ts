@@ -26,6 +26,7 @@ import { SCALE_REQUESTED, type ScaleRequested, scaleRequestedSchema } from "../s
 import { createSqsWakeUps, type PoolKey, type WakeUps } from "../shared/events/wake-ups.ts";
 import { OBJECT_NAME } from "../shared/planning/names.ts";
 import { boundedReplicas, judgeCurrent, judgeRequest, type RefusalReason } from "../shared/planning/scale-request.ts";
+import { shorten } from "../shared/planning/wording.ts";
 import { readConfig, scaleConfigSchema } from "../shared/runtime/config.ts";
 import { type HttpAnswer, type HttpEvent, httpEventSchema, json, readBody } from "../shared/runtime/http.ts";
 import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
@@ -35,6 +36,8 @@ import { createStack } from "../shared/runtime/stack.ts";
 /** A Scale has a few hundred bytes. */
 const BODY_BYTES_MAX = 16 * 1024;
 const TIME_RESERVE_MS = 3_000;
+/** Of what is wrong with an event: its keys are its sender's. */
+const MESSAGE_LENGTH_MAX = 500;
 /** How often a request that came as an event is tried: it is too old for another delivery. */
 const ATTEMPTS_MAX = 3;
 const RETRY_PAUSE_MS = 500;
@@ -175,7 +178,11 @@ async function serveRequest(event: z.output<typeof requestEventSchema>, call: Ca
   const parsed = scaleRequestedSchema.safeParse(event.detail);
   if (!parsed.success) {
     const fields = parsed.error.issues.slice(0, 5).map(({ path, message }) => `${path.join(".")}: ${message}`);
-    return note({}, { outcome: "refused", reason: "invalid", message: fields.join("; ") }, call);
+    return note(
+      {},
+      { outcome: "refused", reason: "invalid", message: shorten(fields.join("; "), MESSAGE_LENGTH_MAX) },
+      call,
+    );
   }
   const request = parsed.data;
   const isReplay = event["replay-name"] !== undefined;

@@ -4,6 +4,7 @@ import { isRecord } from "../planning/json.ts";
 import type { Pool } from "../planning/model.ts";
 import { POOL_KIND } from "../planning/names.ts";
 import type { Announcement } from "../planning/status.ts";
+import { shorten } from "../planning/wording.ts";
 import { type Cluster, EVENTS } from "./cluster.ts";
 
 const COMPONENT = "virtualmachinepool-controller";
@@ -60,7 +61,7 @@ async function tell(
     },
     type,
     reason,
-    message: message.slice(0, MESSAGE_LENGTH_MAX),
+    message: shorten(message, MESSAGE_LENGTH_MAX),
     source: { component: COMPONENT },
     reportingComponent: COMPONENT,
     reportingInstance: "",

@@ -1,6 +1,7 @@
 /** The Kubernetes verbs that a pass uses, with every answer as a value. The in-memory cluster of the tests has the same interface. */
 import { isRecord, recordOf } from "../planning/json.ts";
 import { POOL_GROUP } from "../planning/names.ts";
+import { shorten } from "../planning/wording.ts";
 import type { ApiRequest, ApiResponse, Transport } from "./connection.ts";
 
 export interface ResourceType {
@@ -138,6 +139,8 @@ export interface ClusterCache {
 /** The longest that one call may take, and that the server is allowed to work on a write. */
 const CALL_TIMEOUT_MS = 15_000;
 const SERVER_TIMEOUT = "10s";
+/** Of what the server says of a refusal. */
+const MESSAGE_LENGTH_MAX = 500;
 const PAGE_SIZE = 1_000;
 const PAGES_MAX = 100;
 const FIELD_MANAGER = "vmpool-functions";
@@ -193,9 +196,14 @@ function pathOf(
   ...rest: (string | undefined)[]
 ): string {
   const root = group === "" ? `/api/${version}` : `/apis/${group}/${version}`;
-  const scope = namespace === undefined ? "" : `/namespaces/${encodeURIComponent(namespace)}`;
-  const tail = rest.filter((part) => part !== undefined).map((part) => `/${encodeURIComponent(part)}`);
+  const scope = namespace === undefined ? "" : `/namespaces/${pathPart(namespace)}`;
+  const tail = rest.filter((part) => part !== undefined).map((part) => `/${pathPart(part)}`);
   return `${root}${scope}/${plural}${tail.join("")}`;
+}
+
+/** A name is what the server or a user says it is: one that no address can have finds nothing. */
+function pathPart(name: string): string {
+  return encodeURIComponent(name.toWellFormed());
 }
 
 type Call = (request: Omit<ApiRequest, "signal">) => Promise<Answer<unknown>>;
@@ -318,7 +326,7 @@ function readAnswer(response: ApiResponse): Answer<unknown> {
     status,
     definite: status < 500 && status !== 408,
     retryAfterMs: parseRetryAfter(headers["retry-after"]),
-    message: text.slice(0, 500),
+    message: shorten(text, MESSAGE_LENGTH_MAX),
   };
   return { ok: false, failure };
 }

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { delimiter } from "node:path";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import { describeProblems } from "../planning/errors.ts";
+import { quoted } from "../planning/wording.ts";
 import { accessSchema, type ClusterAccess } from "./access.ts";
 
 /** The kubeconfig cannot be used; the message is one sentence that says why and what to do. */
@@ -96,7 +97,7 @@ function authOf(user: User, path: string): unknown {
   const keyData = user.keyData ?? (user.keyFile ? readBase64(user.keyFile) : undefined);
   if (certificateData && keyData) return { kind: "clientCertificate", certificateData, keyData };
   throw new KubeconfigError(
-    `the user "${user.name}" of ${path} has neither a token nor a client certificate (exec and auth providers are not run): ` +
+    `the user ${quoted(user.name)} of ${path} has neither a token nor a client certificate (exec and auth providers are not run): ` +
       "make a kubeconfig with the output of kubectl create token",
   );
 }

@@ -23,6 +23,7 @@ import type { Limits, Need, Observation, Plan } from "../planning/plan.ts";
 import { planPass } from "../planning/plan.ts";
 import { isOfPool, type LivingPool, planGone } from "../planning/strays.ts";
 import { judge, type Verdict } from "../planning/verdict.ts";
+import { shorten } from "../planning/wording.ts";
 import type { ApiFailure, Cluster, ListOptions, ObjectPlace, ResourceType } from "./cluster.ts";
 import {
   CLAIMS,
@@ -324,7 +325,11 @@ async function readDisks(cluster: Cluster, pool: Pool, { spec }: Vm): Promise<Re
       // The claim of a DataVolume is the DataVolume's.
       if (found.some((disk) => disk.name === name)) continue;
       const parse = (object: unknown) => parseDisk(object, kind);
-      const read = await readOne(cluster, { namespace: pool.namespace, name }, { type, what: `disk ${name}`, parse });
+      const read = await readOne(
+        cluster,
+        { namespace: pool.namespace, name },
+        { type, what: `disk ${shorten(name, 253)}`, parse },
+      );
       if (read.kind !== "read") return read;
       if (read.value !== undefined) found.push(read.value);
     }
@@ -344,7 +349,7 @@ async function observeKeptDisks(cluster: Cluster, pool: Pool): Promise<Read<Part
     // A cluster without CDI has no DataVolumes.
     if (read.kind !== "read" && isMissing(read.failure)) continue;
     if (read.kind !== "read") return read;
-    keptDisks.push(...read.value);
+    for (const disk of read.value) keptDisks.push(disk);
   }
   return { kind: "read", value: { keptDisks } };
 }

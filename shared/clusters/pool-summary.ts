@@ -78,7 +78,7 @@ export async function listPools(
   const pools: unknown[] = [];
   for (const list of lists) {
     if (!list.ok) return list;
-    pools.push(...list.value);
+    for (const pool of list.value) pools.push(pool);
   }
   return { ok: true, value: pools, serverTimeMs: undefined };
 }

@@ -3,6 +3,7 @@ import * as z from "zod";
 import { describeProblems, type Problem } from "../planning/errors.ts";
 import { parseJson } from "../planning/json.ts";
 import { REPLICAS_MAX } from "../planning/scale-request.ts";
+import { quoted, shorten, shownValue } from "../planning/wording.ts";
 import type {
   Answer,
   Cluster,
@@ -15,6 +16,7 @@ import type {
 import { type KubernetesStatus, statusObject } from "./kubernetes-status.ts";
 
 const OPERATIONS_MAX = 20;
+const MESSAGE_LENGTH_MAX = 200;
 const REPLICAS_PATH = "/spec/replicas";
 const VERSION_PATH = "/metadata/resourceVersion";
 
@@ -136,9 +138,10 @@ export function readJsonPatch(body: Buffer, { name }: ObjectPlace): ReadChange {
 /** The operation as the cluster understands it, or what is wrong with it. The API server's own Scale has no zeros, ours does. */
 function readOperation({ op, path, value }: z.output<typeof operationSchema>): JsonPatchOperation | string {
   if (op === "test") return { op, path, value: path === REPLICAS_PATH && value === 0 ? null : value };
-  if (op !== "add" && op !== "replace") return `op is "${op}": write test, add or replace`;
+  if (op !== "add" && op !== "replace") return `op is ${quoted(op)}: write test, add or replace`;
   if (path === VERSION_PATH) return typeof value === "string" ? { op, path, value } : "value has to be a text";
-  if (path !== REPLICAS_PATH) return `path is "${path}": only ${REPLICAS_PATH} and ${VERSION_PATH} can be written`;
+  if (path !== REPLICAS_PATH)
+    return `path is ${quoted(path)}: only ${REPLICAS_PATH} and ${VERSION_PATH} can be written`;
   const replicas = replicasSchema.safeParse(value);
   return replicas.success ? { op: "add", path, value: replicas.data } : describeReplicas(value);
 }
@@ -149,9 +152,10 @@ function readBodyAs(body: Buffer, read: (value: unknown) => ReadChange): ReadCha
 }
 
 function problemsOf(error: z.ZodError): readonly Problem[] {
-  return error.issues
-    .slice(0, OPERATIONS_MAX)
-    .map(({ path, message }) => ({ field: path.map(String).join(".") || "body", message }));
+  return error.issues.slice(0, OPERATIONS_MAX).map(({ path, message }) => ({
+    field: path.map(String).join(".") || "body",
+    message: shorten(message, MESSAGE_LENGTH_MAX),
+  }));
 }
 
 function problemAt(index: number, message: string): Problem {
@@ -159,7 +163,7 @@ function problemAt(index: number, message: string): Problem {
 }
 
 function describeReplicas(value: unknown): string {
-  return `value is ${JSON.stringify(value)}: write a whole number from 0 to ${REPLICAS_MAX}`;
+  return `value is ${shownValue(value)}: write a whole number from 0 to ${REPLICAS_MAX}`;
 }
 
 function withoutNull(metadata: z.output<typeof metadataSchema>): object {

@@ -184,7 +184,11 @@ function changeDisk(disk: Disk, { vm, owners, kept, why }: DiskChange): Action {
   return { kind: "changeDisk", vm, disk, metadata, released, why };
 }
 
-const keptSchema = z.object({ pool: z.string(), machine: z.string(), template: z.string().optional() });
+const keptSchema = z.object({
+  pool: z.string().max(253),
+  machine: z.string().max(253),
+  template: z.string().max(64).optional(),
+});
 type KeptMark = z.infer<typeof keptSchema>;
 
 function keptMark({ pool, verdict }: Observation, vm: Vm, disk: Disk): KeptMark {

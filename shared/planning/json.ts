@@ -75,7 +75,8 @@ export interface Flaw {
 /** The first flaw of a value; undefined when every part of it can be walked and copied. Looks no deeper than is allowed. */
 export function flawOf(value: unknown, depth = 0): Flaw | undefined {
   if (typeof value !== "object" || value === null) return undefined;
-  if (depth >= DEPTH_MAX) return { path: [], message: `is nested more than ${DEPTH_MAX} levels deep: write less of it` };
+  if (depth >= DEPTH_MAX)
+    return { path: [], message: `is nested more than ${DEPTH_MAX} levels deep: write less of it` };
   for (const [key, entry] of Array.isArray(value) ? value.entries() : Object.entries(value)) {
     // Readers that copy field by field lose it, and what is judged would not be what is stored.
     const message = `has a field "${PROTOTYPE}", which no object can have: take it out`;

@@ -1,6 +1,7 @@
 /** Label selectors and node selector requirements: parsing, matching, canonical text. Source: metav1.LabelSelector, core/v1. */
 import * as z from "zod";
 import type { Problem } from "./errors.ts";
+import { listed, pathStep, quoted } from "./wording.ts";
 
 export type Labels = Readonly<Record<string, string>>;
 
@@ -58,7 +59,7 @@ export function parseSelector(
     requirements.push({ key, operator: "Equals", values: [value] });
     problems.push(
       ...keyProblems(key, `${field}.matchLabels`),
-      ...valueProblems([value], `${field}.matchLabels.${key}`),
+      ...valueProblems([value], `${field}.matchLabels.${pathStep(key)}`),
     );
   }
   for (const [index, { key, operator, values }] of (selector.matchExpressions ?? []).entries()) {
@@ -103,6 +104,17 @@ export function parseNodeRequirements(
   return { parsed: { matches: (labels) => legal.every((requirement) => holds(requirement, labels)) }, problems };
 }
 
+/** How many labels a message shows. */
+const LABELS_SHOWN_MAX = 10;
+
+/** Labels for a message, and of those that no label can be only that they are there. */
+export function describeLabels(labels: Labels): string {
+  const entries = Object.entries(labels).map(([key, value]) => {
+    return `${quoted(key)}:${value === "" || NAME.test(value) ? JSON.stringify(value) : "…"}`;
+  });
+  return `{${listed(entries, LABELS_SHOWN_MAX)}}`;
+}
+
 /** Plain code-unit order, which does not depend on a locale. */
 export function compareText(a: string, b: string): number {
   if (a === b) return 0;
@@ -130,7 +142,7 @@ function parseOperator({ operator, values, at }: Written, accepted: string): Req
     default:
       return {
         field: `${at}.operator`,
-        message: `"${operator}" is not a valid label selector operator: write ${accepted}`,
+        message: `${quoted(operator)} is not a valid label selector operator: write ${accepted}`,
       };
   }
 }
@@ -138,20 +150,20 @@ function parseOperator({ operator, values, at }: Written, accepted: string): Req
 function keyProblems(key: string, field: string): Problem[] {
   const slash = key.indexOf("/");
   const legal = slash === -1 ? NAME.test(key) : PREFIX.test(key.slice(0, slash)) && NAME.test(key.slice(slash + 1));
-  return legal ? [] : [{ field, message: `"${key}" is not a valid label key: ${LABEL_FORM}` }];
+  return legal ? [] : [{ field, message: `${quoted(key)} is not a valid label key: ${LABEL_FORM}` }];
 }
 
 function valueProblems(values: readonly string[], field: string): Problem[] {
   return values
     .filter((value) => value !== "" && !NAME.test(value))
-    .map((value) => ({ field, message: `"${value}" is not a valid label value: ${LABEL_FORM}` }));
+    .map((value) => ({ field, message: `${quoted(value)} is not a valid label value: ${LABEL_FORM}` }));
 }
 
 /** A sign is no part of a label value, so no number below 0 can be asked for. */
 function integerProblems(operator: string, values: readonly string[], field: string): Problem[] {
   const [value] = values;
   if (values.length === 1 && value !== undefined && /^\d/.test(value) && integerOf(value) !== undefined) return [];
-  const given = values.length === 1 ? `"${value}"` : `${values.length} values`;
+  const given = value !== undefined && values.length === 1 ? quoted(value) : `${values.length} values`;
   const message = `must be exactly one integer from 0 when operator is ${operator}, such as ["4"], not ${given}`;
   return [{ field, message }];
 }

@@ -1,6 +1,8 @@
 /** Says in words what is wrong with the shape of a pool's spec, and what to write instead. Judges nothing: the schema of `model.ts` does. */
 import type * as z from "zod";
 import type { Problem } from "./errors.ts";
+import { isAbsent } from "./json.ts";
+import { listed, pathStep, quoted, shorten, shownType, shownValue } from "./wording.ts";
 
 /** What a field that is missing is for. */
 const MISSING: Readonly<Record<string, string>> = {
@@ -23,10 +25,11 @@ export function shapeProblems({ issues }: z.ZodError): readonly Problem[] {
 
 /** `spec.a[0].b`, as the API writes paths. */
 function fieldOf(path: readonly PropertyKey[]): string {
-  return path.reduce<string>(
-    (field, key) => `${field}${typeof key === "number" ? `[${key}]` : `.${String(key)}`}`,
+  const field = path.reduce<string>(
+    (field, key) => `${field}${typeof key === "number" ? `[${key}]` : `.${pathStep(String(key))}`}`,
     "spec",
   );
+  return shorten(field, FIELD_LENGTH_MAX);
 }
 
 function describeIssue(issue: z.core.$ZodIssue, field: string): string {
@@ -34,20 +37,20 @@ function describeIssue(issue: z.core.$ZodIssue, field: string): string {
     case "invalid_type": {
       const expected = EXPECTED[issue.expected] ?? issue.expected;
       if (isAbsent(issue.input)) return MISSING[field] ?? `missing: write ${expected}`;
-      return `must be ${expected}, not ${shown(issue.input)}`;
+      return `must be ${expected}, not ${FEW_VALUES.has(issue.expected) ? shownValue(issue.input) : shownType(issue.input)}`;
     }
     case "too_small":
-      return `must be at least ${issue.minimum}, not ${shown(issue.input)}`;
+      return `must be at least ${issue.minimum}, not ${shownValue(issue.input)}`;
     case "too_big":
-      return `must be at most ${issue.maximum}, not ${shown(issue.input)}`;
+      return `must be at most ${issue.maximum}, not ${shownValue(issue.input)}`;
     case "invalid_value":
-      return `${shown(issue.input)} is not supported: write ${choices(issue.values.map((value) => JSON.stringify(value)))}`;
+      return `${shownValue(issue.input)} is not supported: write ${choices(issue.values.map((value) => JSON.stringify(value)))}`;
     case "unrecognized_keys":
-      return `has no field ${choices(issue.keys.map((key) => JSON.stringify(key)))}`;
+      return `has no field ${listed(issue.keys.map(quoted), KEYS_MAX)}`;
     case "invalid_union":
-      return `must be a number of machines, such as 1, or a percentage, such as 25%, not ${shown(issue.input)}`;
+      return `must be a number of machines, such as 1, or a percentage, such as 25%, not ${shownValue(issue.input)}`;
     default:
-      return issue.message;
+      return shorten(issue.message, MESSAGE_LENGTH_MAX);
   }
 }
 
@@ -60,17 +63,12 @@ const EXPECTED: Readonly<Record<string, string>> = {
   record: "an object",
   array: "a list",
 };
-/** What is longer is not worth repeating. */
-const SHOWN_LENGTH_MAX = 60;
-
-function isAbsent(input: unknown): boolean {
-  return input === undefined || input === null;
-}
-
-function shown(input: unknown): string {
-  const text = JSON.stringify(input) ?? "nothing";
-  return text.length <= SHOWN_LENGTH_MAX ? text : `${text.slice(0, SHOWN_LENGTH_MAX)}…`;
-}
+/** Fields of these types have few values, or none that could be a secret. */
+const FEW_VALUES: ReadonlySet<string> = new Set(["int", "number", "boolean"]);
+/** How many keys that are not known are told. */
+const KEYS_MAX = 5;
+const FIELD_LENGTH_MAX = 300;
+const MESSAGE_LENGTH_MAX = 200;
 
 function choices(texts: readonly string[]): string {
   return texts.length < 2 ? texts.join() : `${texts.slice(0, -1).join(", ")} or ${texts.at(-1)}`;

@@ -6,8 +6,9 @@ import { isRecord } from "./json.ts";
 import { type Pool, type PoolSpec, poolFieldsSchema, poolSpecSchema } from "./model.ts";
 import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
 import { selectorsProblems } from "./selection.ts";
-import { type ParsedSelector, parseSelector } from "./selector.ts";
+import { describeLabels, type ParsedSelector, parseSelector } from "./selector.ts";
 import { shapeProblems } from "./shape.ts";
+import { quoted, shorten, shownValue } from "./wording.ts";
 
 const SELECTOR = "spec.selector";
 /** How many problems of one pool are told. */
@@ -59,22 +60,30 @@ function ruleProblems(spec: SoundSpec): Problem[] {
 export function nameProblems(name: string, generation: number): Problem[] {
   const excess = revisionName(name, generation).length - LABEL_VALUE_LENGTH_MAX;
   if (excess <= 0) return [];
-  const message = `"${name}" is ${excess} characters too long: <name>-<generation> must fit a label value of ${LABEL_VALUE_LENGTH_MAX} characters; use a shorter name`;
+  const message = `${quoted(name)} is ${excess} characters too long: <name>-<generation> must fit a label value of ${LABEL_VALUE_LENGTH_MAX} characters; use a shorter name`;
   return [{ field: "metadata.name", message }];
 }
 
 function selectorProblems({ selector, virtualMachineTemplate }: SoundSpec): readonly Problem[] {
   if (selector === undefined) return [];
   const { parsed, problems } = parseSelector(selector, SELECTOR);
-  if (problems.length > 0 || virtualMachineTemplate === undefined) return problems;
+  if (problems.length > 0) return problems;
+  if (parsed.text.length > SELECTOR_LENGTH_MAX) {
+    const length = `its text is of ${parsed.text.length} characters, more than the ${SELECTOR_LENGTH_MAX} that fit an address`;
+    return [{ field: SELECTOR, message: `${length}: ask for fewer labels` }];
+  }
+  if (virtualMachineTemplate === undefined) return [];
   const labels = virtualMachineTemplate.metadata?.labels ?? {};
   const empty = Object.keys(labels).length === 0;
   if (!empty && parsed.matches(labels)) return [];
-  const shown = empty ? "are empty" : `are ${JSON.stringify(labels)}`;
-  const message = `selector "${parsed.text}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
+  const shown = empty ? "are empty" : `are ${describeLabels(labels)}`;
+  const message = `selector "${shorten(parsed.text, SELECTOR_SHOWN_MAX)}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
   return [{ field: SELECTOR, message }];
 }
 
+/** Every list of machines carries the selector in its address, and the status and each fact repeat it. */
+const SELECTOR_LENGTH_MAX = 8_000;
+const SELECTOR_SHOWN_MAX = 200;
 const PERCENT_EXAMPLE = "write a percentage such as 25%, or a number of machines such as 1, without quotes";
 
 function maxUnavailableProblems(value: PoolSpec["maxUnavailable"]): Problem[] {
@@ -83,7 +92,8 @@ function maxUnavailableProblems(value: PoolSpec["maxUnavailable"]): Problem[] {
   if (typeof value === "number") return value > 0 ? [] : problem("maxUnavailable must be greater than 0");
   if (!value.endsWith("%")) return problem("maxUnavailable percentage must end with %");
   const digits = value.slice(0, -1);
-  if (!/^[+-]?\d{1,9}$/.test(digits)) return problem(`maxUnavailable percentage value "${digits}" is not an integer`);
+  if (!/^[+-]?\d{1,9}$/.test(digits))
+    return problem(`maxUnavailable percentage value ${shownValue(digits)} is not an integer`);
   const percent = Number(digits);
   if (percent >= 1 && percent <= 100) return [];
   return problem(`maxUnavailable percentage value ${percent} must be between 1 and 100`);
@@ -94,10 +104,12 @@ function durationProblems(text: string | null | undefined): Problem[] {
   const field = "spec.autohealing.minFailingToStartDuration";
   const durationMs = parseDuration(text);
   if (durationMs === undefined) {
-    return [{ field, message: `"${text}" is not a duration: write numbers with units, such as 90s, 5m or 1h30m` }];
+    return [
+      { field, message: `${shownValue(text)} is not a duration: write numbers with units, such as 90s, 5m or 1h30m` },
+    ];
   }
   if (durationMs > 0) return [];
-  const message = `must be longer than 0, not "${text}", or every machine that starts would be replaced at once: write how long a machine may fail to start, such as 5m`;
+  const message = `must be longer than 0, not ${shownValue(text)}, or every machine that starts would be replaced at once: write how long a machine may fail to start, such as 5m`;
   return [{ field, message }];
 }
 

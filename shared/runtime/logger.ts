@@ -1,5 +1,9 @@
 /** The logger that functions are given: constant messages with fields, one JSON line each on AWS. */
 import { Logger as PowertoolsLogger } from "@aws-lambda-powertools/logger";
+import { shorten } from "../planning/wording.ts";
+
+/** Of a message, and of each line that says where. */
+const LENGTH_MAX = 500;
 
 export type Fields = Readonly<Record<string, unknown>>;
 
@@ -24,9 +28,8 @@ export function createLogger(serviceName: string): Logger {
 /** What may be logged of a thrown value: its name and message, never its properties, which may hold headers or bodies. */
 export function describeError(error: unknown): Fields {
   if (!(error instanceof Error)) return { error: "a value that is not an Error was thrown" };
-  const where = error.stack
-    ?.split("\n")
-    .slice(1, 4)
-    .map((line) => line.trim());
-  return { error: error.name, message: error.message.slice(0, 500), where };
+  const lines = error.stack?.split("\n").map((line) => shorten(line.trim(), LENGTH_MAX));
+  // Before them stands the message, of however many lines.
+  const where = lines?.filter((line) => line.startsWith("at ")).slice(0, 3);
+  return { error: error.name, message: shorten(error.message, LENGTH_MAX), where };
 }

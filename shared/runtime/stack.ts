@@ -2,12 +2,16 @@
 import middy from "@middy/core";
 import type { Context } from "aws-lambda";
 import type * as z from "zod";
+import { shorten } from "../planning/wording.ts";
 import { describeError, type Logger } from "./logger.ts";
 
 /** The event is not of the form that this function is triggered with. */
 export class EventError extends Error {
   override readonly name = "EventError";
 }
+
+/** Names of fields may be the sender's. */
+const MESSAGE_LENGTH_MAX = 500;
 
 export interface StackOptions<S extends z.ZodType> {
   /** Name of the function, for logs. */
@@ -29,6 +33,8 @@ export function createStack<S extends z.ZodType, R>(
       const parsed = schema.safeParse(event);
       if (parsed.success) return handle(parsed.data, context);
       const fields = parsed.error.issues.map(({ path, message }) => `${path.join(".")}: ${message}`);
-      throw new EventError(`the event of ${name} is not of the expected form: ${fields.slice(0, 5).join("; ")}`);
+      throw new EventError(
+        `the event of ${name} is not of the expected form: ${shorten(fields.slice(0, 5).join("; "), MESSAGE_LENGTH_MAX)}`,
+      );
     });
 }

@@ -23,7 +23,7 @@ const template = (metadata: Json, spec: Json = { template: {} }) => ({ metadata,
 
 const ILLEGAL: readonly Illegal[] = [
   { it: "no spec", spec: undefined, says: ["spec"] },
-  { it: "a spec that is no object", spec: "yes", says: ['spec: must be an object, not "yes"'] },
+  { it: "a spec that is no object", spec: "yes", says: ["spec: must be an object, not a text"] },
   { it: "negative replicas (D31)", spec: aSpec({ replicas: -1 }), says: ["spec.replicas: must be at least 0, not -1"] },
   { it: "half a replica", spec: aSpec({ replicas: 1.5 }), says: ["spec.replicas: must be a whole number, not 1.5"] },
   {
