@@ -92,9 +92,9 @@ export function moveVm(vm: Vm, { base, target, ordinal, revision }: Move): VmPat
 /** The smallest merge patch that makes `to` of `from`; null and absent are the same, as null cannot be written. */
 export function mergePatchOf(from: Json, to: Json): MergePatch {
   const changed = [...new Set([...Object.keys(from), ...Object.keys(to)])].filter(
-    (key) => canonicalJson(from[key]) !== canonicalJson(to[key]),
+    (key) => canonicalJson(ownField(from, key)) !== canonicalJson(ownField(to, key)),
   );
-  return Object.fromEntries(changed.map((key) => [key, valuePatch(from[key], to[key])]));
+  return Object.fromEntries(changed.map((key) => [key, valuePatch(ownField(from, key), ownField(to, key))]));
 }
 
 function valuePatch(from: unknown, to: unknown): unknown {
@@ -239,7 +239,12 @@ function nameOf(element: unknown): string | undefined {
 }
 
 function fieldOf({ base, target, vm }: Sides, field: string): Sides {
-  return { base: recordOf(base)[field], target: recordOf(target)[field], vm: recordOf(vm)[field] };
+  return { base: ownField(base, field), target: ownField(target, field), vm: ownField(vm, field) };
+}
+
+/** Users name labels and the like as they please: a name that every object inherits is not there for that. */
+function ownField(value: unknown, field: string): unknown {
+  return isRecord(value) && Object.hasOwn(value, field) ? value[field] : undefined;
 }
 
 function isIdentity(path: Path): boolean {

@@ -224,6 +224,13 @@ const DROPPED: readonly Row[] = [
     target: {},
     becomes: { nodeSelector: { user: "x" } },
   },
+  {
+    it: "a key that every JavaScript object seems to have",
+    base: { nodeSelector: { constructor: "a", zone: "a" } },
+    vm: { nodeSelector: { constructor: "a", zone: "a", toString: "user" } },
+    target: { nodeSelector: { zone: "a" } },
+    becomes: { nodeSelector: { zone: "a", toString: "user" } },
+  },
   inDomain({
     it: "the fields of an object, and leaves those of others",
     base: { cpu: { cores: 2, sockets: 1 } },
