@@ -31,6 +31,8 @@ const WRITE_RESERVE_MS = 12_000;
 const ATTEMPTS_MAX = 3;
 /** A message sent this long before a pass began may still have been written by a sender whose clock is ahead. */
 const CLOCK_SLACK_MS = 1_000;
+/** A bus takes 256 KB, in bytes; conditions are others' to write, too. What fits no fact stays unwritten. */
+const STATUS_LENGTH_MAX = 60_000;
 /** Pools whose last pass a warm instance remembers. */
 const REMEMBERED_MAX = 10_000;
 
@@ -279,7 +281,7 @@ function factOf({
     durationMs,
     requests: meter.requests,
     actions,
-    ...(status === undefined ? {} : { status }),
+    ...(status === undefined || JSON.stringify(status).length > STATUS_LENGTH_MAX ? {} : { status }),
     failures,
     complete,
   });

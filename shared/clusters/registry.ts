@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import * as z from "zod";
 import { describeProblems } from "../planning/errors.ts";
 import { parseJson } from "../planning/json.ts";
+import { CLUSTER_NAME } from "../planning/names.ts";
 import { accessSchema, type ClusterAccess } from "./access.ts";
 
 const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, "expected a lower-case hex SHA-256");
@@ -16,7 +17,7 @@ export const webhookSchema = z.strictObject({
 });
 export type ClusterWebhook = z.infer<typeof webhookSchema>;
 
-export const clusterNameSchema = z.string().regex(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, "expected a DNS label");
+export const clusterNameSchema = z.string().regex(CLUSTER_NAME, "expected a DNS label");
 const registrySchema = z.strictObject({
   clusters: z.record(clusterNameSchema, z.strictObject({ access: accessSchema, webhook: webhookSchema.optional() })),
 });
@@ -49,7 +50,12 @@ export function createFileRegistry(path: string): Registry {
   };
   return {
     names: async () => Object.keys(await read()).sort(),
-    access: async (name) => (await read())[name]?.access,
-    webhook: async (name) => (await read())[name]?.webhook,
+    access: async (name) => entryOf(await read(), name)?.access,
+    webhook: async (name) => entryOf(await read(), name)?.webhook,
   };
+}
+
+/** Names come from outside: one that every object inherits is not registered. */
+function entryOf<T>(clusters: Readonly<Record<string, T>>, name: string): T | undefined {
+  return Object.hasOwn(clusters, name) ? clusters[name] : undefined;
 }

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { canonicalJson } from "../planning/json.ts";
 import { isPoolOwner, parsePool, parseVm } from "../planning/model.ts";
-import { POOL_GROUP, POOL_KIND, REVISION_LABEL } from "../planning/names.ts";
+import { OBJECT_NAME, POOL_GROUP, POOL_KIND, REVISION_LABEL } from "../planning/names.ts";
 
 /** The kinds whose changes matter to pools, by API group and plural. */
 const KINDS = {
@@ -54,14 +54,16 @@ function isKindKey(key: string): key is keyof typeof KINDS {
 
 /** The pools to look at: of the new object and of the old one. Nobody, when both say the same to a pass. */
 export function hintsFor(change: Change): readonly Hint[] {
-  if (isUnchanged(change)) return [];
+  // What is no name is no pool's, and would not fit a message.
+  if (!OBJECT_NAME.test(change.namespace) || isUnchanged(change)) return [];
   const names = [poolNameOf(change, change.object), poolNameOf(change, change.oldObject)];
   const known = names.filter((name) => name !== undefined);
   const fallback = known.length === 0 && change.name !== undefined ? [poolNameFrom(change.kind, change.name)] : [];
   const pools = new Set([...known, ...fallback].filter((name) => name !== undefined));
   // A status hides no machine from the selector: it needs no wider look than its instance.
   const cause = change.kind === "vm" && change.statusOnly ? "instance" : change.kind;
-  return [...pools].map((name) => ({ namespace: change.namespace, name, cause }));
+  const named = [...pools].filter((name) => OBJECT_NAME.test(name));
+  return named.map((name) => ({ namespace: change.namespace, name, cause }));
 }
 
 const objectSchema = z.object({

@@ -17,12 +17,14 @@ const conditionSchema = z.object({
   message: z.string().nullish(),
 });
 
+const objectNameSchema = z.string().regex(OBJECT_NAME, "expected the name of a Kubernetes object");
+
 /** Detail of `Virtual Machine Pool Reconciled`: how one pass went, and the status that the pool should show. */
 export const reconciledSchema = z.object({
   version: z.literal(1),
   cluster: z.string(),
-  namespace: z.string(),
-  name: z.string(),
+  namespace: objectNameSchema,
+  name: objectNameSchema,
   uid: z.string(),
   /** As returned by the pass's last write to the pool, else as read. */
   resourceVersion: z.string(),
@@ -47,7 +49,6 @@ export const reconciledSchema = z.object({
 });
 export type Reconciled = z.infer<typeof reconciledSchema>;
 
-const objectNameSchema = z.string().regex(OBJECT_NAME, "expected the name of a Kubernetes object");
 const replicasSchema = z.int().min(0).max(REPLICAS_MAX);
 
 /** Detail of `Virtual Machine Pool Scale Requested`, which anybody may send. Closed, so that no condition is lost to a slip of the pen. */

@@ -2,6 +2,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
 import * as z from "zod";
+import { CLUSTER_NAME, OBJECT_NAME } from "../planning/names.ts";
 
 /** What is deduplicated together in one second. */
 const BUCKET_MS = 1_000;
@@ -14,11 +15,11 @@ export const QUEUE_DELAY_MS: Readonly<Record<QueueName, number>> = { passes: 2_0
 
 export const wakeUpSchema = z.object({
   version: z.literal(1),
-  cluster: z.string().min(1),
-  namespace: z.string().min(1),
-  name: z.string().min(1),
+  cluster: z.string().regex(CLUSTER_NAME),
+  namespace: z.string().regex(OBJECT_NAME),
+  name: z.string().regex(OBJECT_NAME),
   /** Why, for logs, and how wide the pass must look. */
-  cause: z.string().min(1),
+  cause: z.string().min(1).max(100),
   /** How often this wake-up was sent again after an error. */
   attempt: z.int().min(0),
 });

@@ -23,6 +23,8 @@ export const KEPT_FOR_LABEL = "vmpool-functions/kept-for";
 export const KEPT_ANNOTATION = "vmpool-functions/kept";
 /** A DNS subdomain, the form of names of objects and namespaces; 253 characters at most. */
 export const OBJECT_NAME = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/;
+/** The name of a registered cluster: a DNS label. */
+export const CLUSTER_NAME = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 /** Length limit of a Kubernetes label value. */
 export const LABEL_VALUE_LENGTH_MAX = 63;
 /** Ordinals beyond this are not ours to parse; a JavaScript number holds them exactly. */

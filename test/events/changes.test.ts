@@ -131,3 +131,12 @@ it("knows the kinds that matter by group and plural", () => {
   expect(changedKind("apps", "deployments")).toBeUndefined();
   expect(changedKind("", "constructor")).toBeUndefined();
 });
+
+it.each([
+  ["the namespace", { namespace: "n".repeat(400_000), object: undefined, oldObject: undefined }],
+  ["the name", { kind: "pool", name: "../web" }],
+  ["the owner", { object: { metadata: { ...at, ...owner("VirtualMachinePool", "w".repeat(400_000)) } } }],
+  ["the revision label", { object: { metadata: { labels: { [REVISION_LABEL]: "We b-1" } } } }],
+] as const)("wakes nobody where %s is none that Kubernetes allows", (_what, fields) => {
+  expect(hintsFor(aChange(fields))).toEqual([]);
+});

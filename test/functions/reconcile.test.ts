@@ -16,6 +16,7 @@ import {
   writesOf,
 } from "../support/transport.ts";
 import {
+  aClaimText,
   aList,
   aPool,
   aSettledPool,
@@ -790,3 +791,42 @@ it("forgets what it skipped by when the instance is new", async () => {
 function fail(): never {
   throw new TypeError("a bug");
 }
+
+it.each([
+  ["a name that no object can have", { name: "../web" }],
+  ["half a character in its name", { name: "\ud800" }],
+  ["a namespace of any length", { namespace: "n".repeat(400_000) }],
+  ["a cluster of no name", { cluster: "__proto__" }],
+  ["a cause of any length", { cause: "c".repeat(400_000) }],
+])("lets go of a message with %s", async (_what, fields) => {
+  const { run, log, mailbox, reads } = aReconcile({ west: { wire: aWire() } });
+
+  expect(await run(aMessage({ id: "1", body: JSON.stringify({ ...aWakeUp(), ...fields }) }))).toEqual(ALL_ACKNOWLEDGED);
+  expect(log.at("error")).toEqual(["message is not a wake-up"]);
+  expect([mailbox.sent, reads]).toEqual([[], []]);
+});
+
+it("publishes a fact without the status when others have filled that up, so that the fact arrives", async () => {
+  const message = "m".repeat(400_000);
+  const conditions = [{ type: "Strange", status: "True", message }];
+  const claim = aClaimText({ since: { at: NOW - 600_000, generation: 1 } });
+  const pool = aPool({
+    annotations: { [CLAIM_ANNOTATION]: claim },
+    finalizers: [POOL_FINALIZER],
+    status: { conditions },
+  });
+  const managedFields = [{ manager: "virt-controller", time: new Date(NOW - 60_000).toISOString() }];
+  const held = { ...pool, metadata: { ...pool.metadata, managedFields } };
+  const wire = aWire(
+    on(DISCOVERY, served("v1beta1")),
+    on(POOL, ok(held, DATE)),
+    on(`GET ${VMS}`, aList([])),
+    on(`POST ${EVENT_LIST}`, ok({})),
+  );
+  const { run, bus } = aReconcile({ west: { wire } });
+
+  await run(aMessage());
+
+  expect(bus.published).toHaveLength(1);
+  expect(bus.published[0]?.status).toBeUndefined();
+});
