@@ -2,11 +2,12 @@
 import * as z from "zod";
 import { warningsOf } from "./advice.ts";
 import { describeProblems, type Problem } from "./errors.ts";
-import { canonicalJson, isRecord, recordOf } from "./json.ts";
+import { canonicalJson, flawOf, isRecord, recordOf } from "./json.ts";
 import { type PoolSpec, poolSpecSchema } from "./model.ts";
 import { labelSelectorSchema, parseSelector } from "./selector.ts";
 import { templateHash } from "./template-change.ts";
 import { judge, nameProblems } from "./verdict.ts";
+import { shorten } from "./wording.ts";
 
 export interface ReviewVerdict {
   readonly refusal?: { readonly message: string; readonly causes: readonly Problem[] };
@@ -38,7 +39,7 @@ export function judgeReview(object: unknown, oldObject: unknown): ReviewVerdict 
   const verdict = judge({ name, spec });
   const problems = [
     ...(verdict.legal ? [] : verdict.problems),
-    ...(oldObject === undefined ? [] : selectorChange(spec, oldSpec)),
+    ...(oldObject === undefined ? [] : selectorChange(spec, oldObject)),
     ...(verdict.legal && isNewTemplate(verdict.spec, oldSpec) ? nameProblems(name, metadata.generation ?? 1) : []),
   ];
   return problems.length === 0 ? { warnings: warningsOf(verdict) } : refuse(problems);
@@ -54,13 +55,22 @@ function generatedName(prefix: string): string {
   return prefix === "" ? "" : `${prefix.slice(0, 58)}?????`;
 }
 
-function selectorChange(spec: unknown, oldSpec: unknown): Problem[] {
+/**
+ * The selector says which machines are the pool's: with another one it would let go of those that it has. One that cannot be
+ * read, stored while nobody judged it, has none and may be mended, into the one that was last in force if there was one.
+ */
+function selectorChange(spec: unknown, { spec: oldSpec, status }: Readonly<Record<string, unknown>>): Problem[] {
   if (oldSpec === undefined) return [];
-  const before = selectorOf(oldSpec);
-  if (before === selectorOf(spec)) return [];
-  const message = `selector is immutable after creation: keep ${before}, or make another pool`;
+  const [before, after] = [selectorOf(oldSpec), selectorOf(spec)];
+  const last = before ?? recordOf(status)["labelSelector"];
+  const isFree = before === undefined && (after === undefined || typeof last !== "string" || last === "");
+  if (isFree || last === after) return [];
+  const kept = JSON.stringify(shorten(String(last), SELECTOR_SHOWN_MAX));
+  const message = `selector is immutable after creation: keep ${kept}, or make another pool`;
   return [{ field: "spec.selector", message }];
 }
+
+const SELECTOR_SHOWN_MAX = 200;
 
 /** Machines of another template name another revision, whose name has the generation in it. */
 function isNewTemplate(spec: PoolSpec, oldSpec: unknown): boolean {
@@ -68,12 +78,12 @@ function isNewTemplate(spec: PoolSpec, oldSpec: unknown): boolean {
   return before !== undefined && templateHash(before) !== templateHash(spec);
 }
 
-/** Two selectors of one text ask for the same labels, in whatever order they are written. */
-function selectorOf(spec: unknown): string {
+/** Two selectors of one text ask for the same labels, in whatever order they are written; undefined for one that cannot be read. */
+function selectorOf(spec: unknown): string | undefined {
   const written = recordOf(spec)["selector"];
-  const read = labelSelectorSchema.safeParse(written);
-  const parsed = read.success ? parseSelector(read.data, "") : undefined;
-  return parsed?.problems.length === 0 ? JSON.stringify(parsed.parsed.text) : canonicalJson(written);
+  const read = flawOf(written) === undefined ? labelSelectorSchema.safeParse(written).data : undefined;
+  const parsed = read && parseSelector(read, "");
+  return parsed?.problems.length === 0 ? parsed.parsed.text : undefined;
 }
 
 function refuse(causes: readonly Problem[]): ReviewVerdict {

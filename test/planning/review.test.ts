@@ -67,13 +67,37 @@ describe("the selector", () => {
     expect(fieldsOf(selecting(reordered), selecting(written))).toBeUndefined();
   });
 
-  it("may not become readable or unreadable", () => {
-    const unreadable = { matchExpressions: [{ key: "app", operator: "Is" }] };
-    expect(fieldsOf(selecting({ matchLabels: LABELS }), selecting(unreadable))).toEqual(["spec.selector"]);
+  const unreadable = { matchExpressions: [{ key: "app", operator: "Is" }] };
+  const TEXT = "app=web";
+
+  it("may not become unreadable", () => {
     expect(fieldsOf(selecting(unreadable), selecting({ matchLabels: LABELS }))).toEqual([
       "spec.selector.matchExpressions[0].operator",
       "spec.selector",
     ]);
+  });
+
+  it.each([
+    ["nothing, as it has never been in force", undefined],
+    ["nothing, as passes have held since the pool was made", { labelSelector: "", conditions: [] }],
+    ["the same", { labelSelector: TEXT }],
+  ])("may be mended where it cannot be read, and the status names %s", (_what, status) => {
+    const broken = { ...selecting(unreadable), status };
+    expect(fieldsOf(selecting({ matchLabels: LABELS }), broken)).toBeUndefined();
+    expect(fieldsOf(selecting({ matchLabels: LABELS }), { ...selecting(undefined), status })).toBeUndefined();
+  });
+
+  it("is mended into the one that was last in force, whose machines the pool may still have", () => {
+    const broken = { ...selecting(unreadable), status: { labelSelector: "app=db" } };
+    expect(judgeReview(selecting({ matchLabels: LABELS }), broken).refusal?.message).toBe(
+      'spec.selector: selector is immutable after creation: keep "app=db", or make another pool',
+    );
+  });
+
+  it("that cannot be read is refused with what is wrong with it", () => {
+    const broken = { ...selecting(unreadable), status: { labelSelector: TEXT } };
+    const other = { matchExpressions: [{ key: "app", operator: "Or" }] };
+    expect(fieldsOf(selecting(other), broken)).toEqual(["spec.selector.matchExpressions[0].operator"]);
   });
 });
 
