@@ -8,7 +8,9 @@ import {
   SECOND_WRITER_CONDITION,
   type SecondWriter,
 } from "./second-writer.ts";
+import { compareText } from "./selector.ts";
 import type { Verdict } from "./verdict.ts";
+import { withoutNumbers } from "./wording.ts";
 
 /** A Kubernetes Event about a pool. */
 export interface Announcement {
@@ -55,7 +57,7 @@ export function reportStatus(input: StatusInput): StatusReport {
   const others = (previous?.conditions ?? []).filter((condition) => isOfAnother(condition, input.now));
   const conditions = [failureCondition(input), pausedCondition(input), ...others]
     .filter((condition) => condition !== undefined)
-    .map((condition) => keepTransition(condition, previous));
+    .map((condition) => keepMessage(keepTransition(condition, previous), previous));
   const live = members?.filter(({ terminating }) => !terminating);
   const status: PoolStatus = {
     replicas: live?.length ?? previous?.replicas ?? 0,
@@ -120,13 +122,14 @@ function failureCondition({ now, verdict, failures }: StatusInput): Condition | 
 /** How many different messages one condition shows. */
 const MESSAGES_MAX = 3;
 
-/** The reason of the first failure; the messages of all, each once. */
+/** The reason of the first failure; the messages of all, each once and in one order, since calls end in any. */
 function describeFailures(
   failures: readonly PassFailure[],
 ): readonly [string, string] | readonly [undefined, undefined] {
   const [first] = failures;
   if (first === undefined) return [undefined, undefined];
-  const messages = [...new Set(failures.map(({ message }) => message))];
+  const byMeaning = new Map(failures.map(({ message }) => [withoutNumbers(message), message]));
+  const messages = [...byMeaning].sort(([a], [b]) => compareText(a, b)).map(([, message]) => message);
   const more = messages.length > MESSAGES_MAX ? `; and ${messages.length - MESSAGES_MAX} more` : "";
   const text = `${messages.slice(0, MESSAGES_MAX).join("; ")}${more}`;
   switch (first.during) {
@@ -167,6 +170,16 @@ function conditionOf(status: PoolStatus | undefined, type: string): Condition | 
 function keepTransition(condition: Condition, previous: PoolStatus | undefined): Condition {
   const since = conditionOf(previous, condition.type)?.lastTransitionTime;
   return since ? { ...condition, lastTransitionTime: since } : condition;
+}
+
+/**
+ * A message that differs from the last one by numbers alone says nothing new. Taken over, it would change the status in each
+ * pass, and each change of the status wakes the next.
+ */
+function keepMessage(condition: Condition, previous: PoolStatus | undefined): Condition {
+  const { reason, message } = conditionOf(previous, condition.type) ?? {};
+  if (reason !== condition.reason || typeof message !== "string") return condition;
+  return withoutNumbers(message) === withoutNumbers(condition.message ?? "") ? { ...condition, message } : condition;
 }
 
 function announceChanges({ pool }: StatusInput, conditions: readonly Condition[]): Announcement[] {

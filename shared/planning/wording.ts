@@ -40,6 +40,14 @@ export function shorten(text: string, lengthMax: number): string {
   return text.length <= lengthMax ? text : `${text.slice(0, lengthMax - 1).toWellFormed()}…`;
 }
 
+/**
+ * The text with every word that has a digit in it as one sign. Servers put ports, times and the numbers of requests into
+ * what they say: two texts of which this is the same say the same.
+ */
+export function withoutNumbers(text: string): string {
+  return text.replace(/[\w.:-]+/g, (word) => (/\d/.test(word) ? "#" : word));
+}
+
 /** The first few of a list in words: `a, b and 7 more`. */
 export function listed(texts: readonly string[], countMax: number): string {
   const more = texts.length - countMax;

@@ -165,6 +165,39 @@ describe("the condition of a failure", () => {
     expect(report(pool, { failures: [scaleOut("quota")] })).toMatchObject({ changed: false, announcements: [] });
   });
 
+  describe("of which a server says something else each time", () => {
+    const dial = (port: number) => `failed calling webhook "v": dial tcp 10.0.0.1:${port}: connect: connection refused`;
+    const told = (...messages: readonly string[]) => report(aPool(), { failures: messages.map(scaleOut) }).status;
+    const again = (before: Json, ...messages: readonly string[]) =>
+      report(withStatus({ ...before }), { failures: messages.map(scaleOut), now: NOW + 60_000 });
+
+    it.each([
+      ["a port", dial(40_001), dial(40_002)],
+      ["a time", "not before 2026-11-22T10:00:00Z", "not before 2026-11-22T10:00:02.5Z"],
+      ["the number of a request", "denied (8f3a-11ec)", "denied (00c1-99ab)"],
+    ])("is told once, where %s is all that differs", (_what, first, second) => {
+      expect(again(told(first), second)).toMatchObject({ changed: false, announcements: [] });
+    });
+
+    it("is told once, in whatever order calls of a pass end", () => {
+      const messages = ["quota", "forbidden", dial(1), "denied", "too late"];
+      expect(again(told(...messages), ...messages.toReversed())).toMatchObject({ changed: false, announcements: [] });
+    });
+
+    it("is told anew when it says something else", () => {
+      const { status, announcements } = again(told(dial(40_001)), "exceeded quota: pods=10");
+      expect(status.conditions?.[0]?.message).toBe("error during scale out: exceeded quota: pods=10");
+      expect(announcements).toHaveLength(1);
+    });
+
+    it("is told anew when it failed in something else", () => {
+      const after = report(withStatus({ ...told(dial(1)) }), { failures: [{ during: "scaleIn", message: dial(2) }] });
+      expect(after.status.conditions).toMatchObject([
+        { reason: "FailedScaleIn", message: expect.stringContaining(":2:") },
+      ]);
+    });
+  });
+
   it("goes, without a word, when the pass had none", () => {
     const after = report(withStatus({ ...SETTLED, conditions: [FAILED] }));
     expect(after).toMatchObject({ changed: true, announcements: [], status: { conditions: [] } });
