@@ -1,0 +1,7 @@
+/** All rules of hostile input. */
+
+import { FUNCTIONS } from "./function-properties.ts";
+import { PLANNING } from "./planning-properties.ts";
+import type { Property } from "./property.ts";
+
+export const PROPERTIES: readonly Property[] = [...PLANNING, ...FUNCTIONS];
