@@ -157,7 +157,8 @@ function machineWrites(lines: readonly string[]): readonly string[] {
 async function passOverSpoiled({ at, spoil }: Spoiled): Promise<void> {
   const { handler, server, mailbox, bus, log } = aPassOver((request) => {
     const answer = settledAnswer(request);
-    return server.sent.length - 1 === at ? spoil(answer) : answer;
+    const isSpoiled = at === ALL_MACHINES ? lineOf(request) === `GET ${VMS}` : server.sent.length - 1 === at;
+    return isSpoiled ? spoil(answer) : answer;
   });
   assert.deepEqual(await handler(aBatch(aMessage({ cause: "sweep" })), aContext(TIME_LEFT_MS)), {
     batchItemFailures: [],
@@ -172,6 +173,9 @@ function eventsOf({ sent }: Wire): readonly unknown[] {
   return sent.filter((request) => lineOf(request).endsWith("/events")).map(({ body }) => body);
 }
 
+/** In the place of a request's number: every list of machines. */
+const ALL_MACHINES = 4;
+
 interface Spoiled {
   readonly at: number;
   readonly spoil: (answer: ApiResponse) => ApiResponse;
@@ -184,7 +188,7 @@ const GARBAGE: fc.Arbitrary<unknown> = fc.oneof(
 
 const spoiled: fc.Arbitrary<Spoiled> = fc.oneof(
   // Another type of value in one place: seeds are numbers, so that the answer decides what can be spoiled.
-  fc.record({ at: fc.nat(4), seed: fc.nat() }).map(
+  fc.record({ at: fc.nat(ALL_MACHINES), seed: fc.nat() }).map(
     ({ at, seed }): Spoiled => ({
       at,
       spoil: (answer) => ({ ...answer, body: fc.sample(mistyped(answer.body), { numRuns: 1, seed })[0] }),
@@ -192,17 +196,19 @@ const spoiled: fc.Arbitrary<Spoiled> = fc.oneof(
   ),
   fc
     .record({
-      at: fc.nat(4),
+      at: fc.nat(ALL_MACHINES),
       body: GARBAGE,
       status: fc.constantFrom(200, 200, 201, 204, 301, 400, 401, 403, 409, 410, 422, 429, 500, 503),
     })
     .map(({ at, body, status }): Spoiled => ({ at, spoil: (answer) => ({ ...answer, status, body }) })),
-  fc.record({ at: fc.nat(4), headers: fc.dictionary(fc.constantFrom("date", "retry-after"), hostileText) }).map(
-    ({ at, headers }): Spoiled => ({
-      at,
-      spoil: (answer) => ({ ...answer, headers: { ...answer.headers, ...headers } }),
-    }),
-  ),
+  fc
+    .record({ at: fc.nat(ALL_MACHINES), headers: fc.dictionary(fc.constantFrom("date", "retry-after"), hostileText) })
+    .map(
+      ({ at, headers }): Spoiled => ({
+        at,
+        spoil: (answer) => ({ ...answer, headers: { ...answer.headers, ...headers } }),
+      }),
+    ),
 );
 
 /** A pool that somebody broke is held, and its owner told; a legal one is served, whatever it looks like. */

@@ -5,7 +5,7 @@ import { formatClaim, parseClaim } from "../../shared/planning/claim.ts";
 import { parseDuration } from "../../shared/planning/duration.ts";
 import { describeProblems } from "../../shared/planning/errors.ts";
 import { fnv1a } from "../../shared/planning/hash.ts";
-import { canonicalJson, parseJson } from "../../shared/planning/json.ts";
+import { canonicalJson, parseJson, recordOf } from "../../shared/planning/json.ts";
 import { parseInstance, parsePool, parseRevision, parseVm } from "../../shared/planning/model.ts";
 import { HEALING_ANNOTATION, POOL_FINALIZER, vmName } from "../../shared/planning/names.ts";
 import { planPass } from "../../shared/planning/plan.ts";
@@ -104,7 +104,11 @@ function judgedSpec(spec: unknown): void {
     revision: "web-1",
   });
   assert(JSON.stringify([vm, buildRevision(pool, "v", "web-1")]).length > 0);
-  assert(Object.keys(verdict.spec.selector.matchLabels ?? {}).every((key) => verdict.selector.text.includes(key)));
+  const written = recordOf(recordOf(recordOf(spec)["selector"])["matchLabels"]);
+  assert(
+    Object.keys(written).every((key) => verdict.selector.text.includes(key)),
+    "a label that is asked for is lost",
+  );
 }
 
 /** Of a pool that has all that it wants, whatever its annotations say: no machine comes, goes or changes. */
@@ -182,7 +186,12 @@ function selectors(value: unknown): void {
   parseNodeRequirements(read.matchExpressions ?? [], "field").parsed.matches(LABELS);
 }
 
-const storedSpec = fc.oneof(damaged(FULL_SPEC), mistyped(FULL_SPEC), hostileJson);
+const storedSpec = fc.oneof(
+  damaged(FULL_SPEC),
+  damaged(FULL_SPEC["selector"]).map((selector) => ({ ...FULL_SPEC, selector })),
+  mistyped(FULL_SPEC),
+  hostileJson,
+);
 const STATUS = {
   replicas: 3,
   readyReplicas: 3,

@@ -14,6 +14,15 @@ export interface Property {
   run(run: Run): Promise<string | undefined>;
 }
 
+/** One that is nested too deep for fast-check to print is found again by its seed. */
+async function describe<T>(details: fc.RunDetails<T>): Promise<string> {
+  try {
+    return (await fc.asyncDefaultReportMessage(details)) ?? "it failed";
+  } catch {
+    return `the input cannot be printed: path ${details.counterexamplePath}`;
+  }
+}
+
 /** A counterexample of megabytes helps nobody. */
 const REPORT_LENGTH_MAX = 6_000;
 
@@ -32,7 +41,7 @@ export function property<T>(
       const checked = fc.asyncProperty(input, async (value) => void (await holds(value)));
       const details = await fc.check(checked, { numRuns: inputs, seed, endOnFailure: false });
       if (!details.failed) return undefined;
-      const report = (await fc.asyncDefaultReportMessage(details)) ?? "it failed";
+      const report = await describe(details);
       const error = details.errorInstance instanceof Error ? `${details.errorInstance.stack}\n` : "";
       return `${error}${report}`.slice(0, REPORT_LENGTH_MAX);
     },
