@@ -9,7 +9,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: [
-            "test/{planning,functions,events,runtime,local,cli,packaging,search,simulation,hostile}/**/*.test.ts",
+            "test/{planning,functions,events,runtime,local,cli,packaging,sabotage,search,simulation,hostile}/**/*.test.ts",
           ],
           exclude: ["**/*.real.test.ts"],
           testTimeout: 60_000,
