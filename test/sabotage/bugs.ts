@@ -46,7 +46,7 @@ const CLIENT_TEST = "test/clusters/client.test.ts";
 const OBSERVE_TEST = "test/clusters/observe.test.ts";
 const PASS_TEST = "test/functions/reconcile.test.ts";
 const RULE_TEST = "test/events/wake-up-rule.test.ts";
-const SCENARIO_TEST = "test/simulation/scenarios.test.ts";
+const SCENARIO_TEST = "test/simulation/claim.test.ts";
 
 /** What passes tell each other, and what keeps late calls from doing harm. */
 const PROTOCOL: readonly Bug[] = [
