@@ -113,10 +113,9 @@ export function createHistory(): History {
     return known;
   };
   const templateOf = (spec: Readonly<Record<string, unknown>>): Template | undefined => {
-    const source = spec["virtualMachineTemplate"];
-    if (!isRecord(source)) return undefined;
-    const known = read.get(source) ?? intern(readTemplate(source));
-    read.set(source, known);
+    if (!isRecord(spec["virtualMachineTemplate"])) return undefined;
+    const known = read.get(spec) ?? intern(readTemplate(spec));
+    read.set(spec, known);
     return known;
   };
   const meaningOf = (uid: string, revision: string | undefined) => meanings.get(`${uid}/${revision}`);
@@ -177,15 +176,22 @@ export function claimOf(pool: KubeObject): Readonly<Record<string, unknown>> {
   return isRecord(claim) ? claim : {};
 }
 
-/** The disks come with the machine; how it is run and its own metadata do not matter to the guest. */
-function readTemplate(source: Readonly<Record<string, unknown>>): Template {
+/**
+ * The disks come with the machine; how it is run and its own metadata do not matter to the guest. How names are made of numbers does:
+ * every pool here that says it has volumes that go by it.
+ */
+function readTemplate(pool: Readonly<Record<string, unknown>>): Template {
+  const source = recordAt(pool, "virtualMachineTemplate");
   const metadata = recordAt(source, "metadata");
   const spec = recordAt(source, "spec");
   const { template, dataVolumeTemplates } = spec;
   const { labels = {}, annotations = {} } = metadata;
+  const naming = Object.entries(recordAt(pool, "nameGeneration")).filter(([, isOn]) => isOn === true);
+  const numbered = Object.fromEntries(naming);
+  const disks = dataVolumeTemplates ?? [];
   return {
-    text: canonicalJson({ labels, annotations, spec: { ...spec, dataVolumeTemplates: dataVolumeTemplates ?? [] } }),
-    guest: canonicalJson(template),
+    text: canonicalJson({ labels, annotations, spec: { ...spec, dataVolumeTemplates: disks }, numbered }),
+    guest: canonicalJson({ template, numbered }),
     disks: canonicalJson(dataVolumeTemplates ?? []),
   };
 }
