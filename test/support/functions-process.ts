@@ -6,6 +6,9 @@ import { pickPorts } from "../../infra/local/control-plane/ports.ts";
 import { ROOT } from "./world.ts";
 
 export interface FunctionsProcess {
+  readonly pid: number | undefined;
+  /** Settles when the process is gone, for whatever reason. */
+  readonly exited: Promise<unknown>;
   /** SIGKILL; settles when the process is gone. */
   kill(): Promise<void>;
 }
@@ -13,18 +16,30 @@ export interface FunctionsProcess {
 export interface FunctionsOptions {
   readonly kubeconfig: string;
   readonly dir: string;
+  /** Between ticks of the schedule; 1 when absent. */
+  readonly resyncSeconds?: number;
+  /** What it says against its cluster is expected. */
+  readonly quiet?: boolean;
 }
 
 /** Starts the program that `npm start` starts, with `--kubeconfig` and `--act`. */
-export async function startFunctionsProcess({ kubeconfig, dir }: FunctionsOptions): Promise<FunctionsProcess> {
+export async function startFunctionsProcess(options: FunctionsOptions): Promise<FunctionsProcess> {
+  const { kubeconfig, dir, resyncSeconds = 1, quiet = false } = options;
   const [port] = await pickPorts(1);
-  const args = ["--kubeconfig", kubeconfig, "--act", "--resync-seconds", "1", "--dir", dir, "--port", String(port)];
+  const numbers = ["--resync-seconds", String(resyncSeconds), "--port", String(port)];
+  const args = ["--kubeconfig", kubeconfig, "--act", "--dir", dir, ...numbers];
   const program = [join(ROOT, "infra/local/start.ts"), ...args];
   // A third of a start is the compiling of what the start before has compiled.
   const env = { ...process.env, NODE_COMPILE_CACHE: join(dirname(dir), "compile-cache") };
-  const child = spawn(process.execPath, program, { cwd: ROOT, env, stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(process.execPath, program, {
+    cwd: ROOT,
+    env,
+    stdio: ["ignore", "ignore", quiet ? "ignore" : "inherit"],
+  });
   const exited = once(child, "exit");
   return {
+    pid: child.pid,
+    exited,
     async kill() {
       child.kill("SIGKILL");
       await exited;

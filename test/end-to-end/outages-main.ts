@@ -1,0 +1,94 @@
+/** `npm run outages`: faults of real servers for as long as wanted, with figures at the end, or the story of what went wrong. */
+import { parseArgs } from "node:util";
+import { runOutages } from "./outages.ts";
+
+const MINUTES_MAX = 24 * 60;
+const POOLS_MAX = 100;
+const STORY_LINES_MAX = 200;
+const INTERRUPTED = 130;
+const HELP = `Usage: npm run outages -- [options]
+
+Starts a control plane, the stand-in for KubeVirt and the functions, and changes pools all the time
+while the API server, etcd, credentials and the functions' process fail one after the other. Every
+change is judged; in the end all pools have to come to rest as they should be.
+
+Options:
+  --minutes N   how long faults happen (default 10)
+  --seed S      of the schedule (default: another one each time)
+  --pools N     how many pools there are (default 20)
+  --help        show this
+
+Exit codes: 0 all went well, 1 something is wrong (the story is told), 2 a wrong option.
+`;
+
+process.exitCode = await main(process.argv.slice(2));
+process.exit();
+
+async function main(args: readonly string[]): Promise<number> {
+  const options = readOptions(args);
+  if (options === "help") {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  if (typeof options === "string") {
+    process.stderr.write(`${options}. See npm run outages -- --help\n`);
+    return 2;
+  }
+  const { minutes, seed, pools } = options;
+  process.stdout.write(`seed ${seed}, ${pools} pools, faults for ${minutes} minutes\n`);
+  const ending = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ending.abort());
+  const report = await runOutages({
+    ...{ seed, pools, durationMs: minutes * 60_000, patience: 0.5, signal: ending.signal },
+    onProgress: (line) => process.stderr.write(`${line}\n`),
+  }).catch((error: unknown) => {
+    if (!ending.signal.aborted) throw error;
+  });
+  if (report === undefined) return INTERRUPTED;
+  const { violations, figures, story } = report;
+  const width = Math.max(...figures.map(([what]) => what.length));
+  for (const [what, value] of figures) process.stdout.write(`${what.padEnd(width)}  ${value}\n`);
+  if (violations.length === 0) {
+    process.stdout.write("nothing is wrong\n");
+    return 0;
+  }
+  process.stdout.write(`\n${story.slice(-STORY_LINES_MAX).join("\n")}\n\n${violations.join("\n")}\n`);
+  process.stdout.write(`again: npm run outages -- --seed ${seed} --minutes ${minutes} --pools ${pools}\n`);
+  return 1;
+}
+
+interface Options {
+  readonly minutes: number;
+  readonly seed: number;
+  readonly pools: number;
+}
+
+/** A text says what is wrong. */
+function readOptions(args: readonly string[]): Options | "help" | string {
+  try {
+    const { values } = parseArgs({
+      args: [...args],
+      strict: true,
+      allowPositionals: false,
+      options: {
+        minutes: { type: "string", default: "10" },
+        seed: { type: "string", default: String(Date.now() % 1_000_000) },
+        pools: { type: "string", default: "20" },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    });
+    if (values.help) return "help";
+    const minutes = wholeNumber("--minutes", values.minutes, { min: 1, max: MINUTES_MAX });
+    const seed = wholeNumber("--seed", values.seed, { min: 0, max: 999_999_999 });
+    const pools = wholeNumber("--pools", values.pools, { min: 1, max: POOLS_MAX });
+    return { minutes, seed, pools };
+  } catch (error) {
+    return error instanceof Error ? (error.message.split(/\. |\n/)[0] ?? "") : "the options cannot be read";
+  }
+}
+
+function wholeNumber(name: string, text: string, { min, max }: { readonly min: number; readonly max: number }): number {
+  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+  if (value >= min && value <= max) return value;
+  throw new RangeError(`${name} takes a whole number from ${min} to ${max}, not "${text}"`);
+}
