@@ -38,7 +38,11 @@ function aStory() {
   return {
     judge,
     pool(replicas: number, { create, ...claimed }: Claimed = {}, spec: object = {}) {
-      const claim = { generation: replicas, ...claimed, ...(create === undefined ? {} : { create: { then: create } }) };
+      const claim = {
+        generation: replicas,
+        ...claimed,
+        ...(create === undefined ? {} : { create: { "2026-01-01T00:00:00.000Z": create } }),
+      };
       const annotations = { "vmpool-functions/pass": JSON.stringify(claim) };
       const metadata = { name: "web", uid: UID, generation: replicas, annotations };
       take("pool", "web", { metadata, spec: { replicas, ...spec } });
