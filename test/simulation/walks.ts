@@ -410,7 +410,7 @@ async function walk(kinds: readonly Kind[], take: (walk: Walk) => Promise<void>)
     passesMost: 0,
     steps: 0,
   };
-  world.wake("passes", PLACE, "pool");
+  wake(world, "pool");
   try {
     await settle(pool);
     await take(pool);
@@ -474,7 +474,7 @@ function write(pool: Walk, spec: Json, values: readonly Value[]): number {
   pool.steps += 1;
   const contentType = "application/json-patch+json";
   const { status } = pool.world.cluster.answer({ method: "PATCH", path, body, contentType }, "user");
-  if (status === 200) pool.world.wake("passes", PLACE, "pool");
+  if (status === 200) wake(pool.world, "pool");
   return status;
 }
 
@@ -510,7 +510,7 @@ async function settle(pool: Walk): Promise<void> {
     const changed = store.journal.slice(told).filter(({ actor }) => !world.started.has(actor));
     told = store.journal.length;
     for (const cause of new Set(changed.map(({ kind }) => CAUSES[kind.plural])))
-      if (cause !== undefined) world.wake("passes", PLACE, cause);
+      if (cause !== undefined) wake(world, cause);
     const [fact] = world.facts.splice(0, 1);
     if (fact !== undefined) world.report(fact);
     const isDelivered = world.deliver("passes", 1) || world.deliver("late", 1);
@@ -525,6 +525,12 @@ async function settle(pool: Walk): Promise<void> {
     world.advance(Math.max(1, Math.min(...next) - world.now()));
   }
   throw new WalkError("the functions do not come to rest");
+}
+
+/** The functions are told of a change of that kind. */
+function wake({ queues, now }: World, cause: string): void {
+  const wakeUp: WakeUp = { version: 1, cluster: "local", ...PLACE, cause, attempt: 0 };
+  queues.passes.send({ wakeUp, seenAtMs: now() }, now());
 }
 
 const CAUSES: Readonly<Record<string, string>> = {
