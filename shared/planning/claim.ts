@@ -106,7 +106,7 @@ export function formatClaim(claim: Claim): string {
     ...(create.size === 0 ? {} : { create: formatCreates(create) }),
     ...(claim.delete.length === 0 ? {} : { delete: claim.delete.map(formatObject).join(" ") }),
     ...(restart.length === 0 ? {} : { restart: restart.map(formatObject).join(" ") }),
-    ...(rollout === undefined ? {} : { rollout }),
+    rollout,
   });
 }
 
@@ -168,7 +168,7 @@ export function ledgerAfterClaim(
   written: { readonly previous: Claim | undefined; readonly nonce: string; readonly issued: readonly number[] },
 ): Ledger {
   const { previous, nonce, issued } = written;
-  const alone = ledger.nonce !== undefined && previous?.nonce === ledger.nonce;
+  const alone = previous?.nonce === ledger.nonce;
   const kept = alone ? ledger.own : new Set<number>();
   const inherited = (ordinal: number) => previous?.create.has(ordinal) === true && !kept.has(ordinal);
   return {
@@ -192,8 +192,9 @@ function parseObjects(text: string): ClaimedObject[] | undefined {
   const items: ClaimedObject[] = [];
   for (const word of words) {
     const match = /^(\d{0,9}):([\w-]{1,8})$/.exec(word);
-    if (match?.[1] === undefined || match[2] === undefined) return undefined;
-    items.push({ ordinal: match[1] === "" ? undefined : Number(match[1]), uidPrefix: match[2] });
+    if (match === null) return undefined;
+    const [, ordinal = "", uidPrefix = ""] = match;
+    items.push({ ordinal: ordinal === "" ? undefined : Number(ordinal), uidPrefix });
   }
   return items;
 }

@@ -22,6 +22,7 @@ const AT_ONCE_SHARE = 0.4;
 const BOOTING_MS = 10_000;
 /** So long a machine that is made or moved to another template may take to come up. */
 const COMING_UP_MS = 60_000;
+const NEVER = Number.POSITIVE_INFINITY;
 /** How many ordinals are remembered, in bytes about 30 KB. */
 const MEMORY_MAX = 500;
 
@@ -45,7 +46,7 @@ const memorySchema = z.record(
   }),
 );
 
-/** Undefined when somebody made it unreadable. */
+/** In the order of the ordinals, for so JSON's numbers are read; undefined when somebody made it unreadable. */
 function readMemory({ annotations }: Pool): Memory | undefined {
   const text = annotations?.[HEALING_ANNOTATION];
   if (text === undefined) return new Map();
@@ -68,7 +69,7 @@ function formatMemory(memory: Memory): string | null {
 export function ordinalsInCare(pool: Pool, { autohealing }: PoolSpec): readonly number[] {
   if (!autohealing) return [];
   const memory = [...(readMemory(pool) ?? [])].filter(([, { count }]) => count > 0);
-  return memory.map(([ordinal]) => ordinal).sort((a, b) => a - b);
+  return memory.map(([ordinal]) => ordinal);
 }
 
 export interface HealingInput {
@@ -184,18 +185,16 @@ function treat(input: HealingInput, { memory, due }: Treating): Omit<Healing, "m
   for (const patient of inTurn(due, input)) {
     const { vm, why, ordinal, treatment } = patient;
     const isOld = isDecided(patient, input);
-    if (!isOld && disksStay && (treatment?.count ?? 0) > 0) {
+    const count = treatment?.count ?? 0;
+    if (!isOld && disksStay && count > 0) {
       announcements.push(warn(pool, "HealingFailed", describeStuckMachine(vm, why)));
-      memory.set(ordinal, { count: treatment?.count ?? 0, at: now, stuck: true });
+      memory.set(ordinal, { count, at: now, stuck: true });
     } else if (treated >= limit) {
       held.push(patient);
-    } else if (
-      isOld ||
-      (deletesMax > 0 && taken.length < Math.min(input.claimsMax, deletesMax) && hasRoom(memory, ordinal))
-    ) {
+    } else if (isOld || (taken.length < Math.min(input.claimsMax, deletesMax) && hasRoom(memory, ordinal))) {
       treated += 1;
       taken.push({ vm, why });
-      if (!isOld) memory.set(ordinal, { count: (treatment?.count ?? 0) + 1, at: now, stuck: false });
+      if (!isOld) memory.set(ordinal, { count: count + 1, at: now, stuck: false });
     }
   }
   const unheard =
@@ -236,11 +235,9 @@ function complaintOf(vm: Vm, { autohealing }: PoolSpec, now: number): string | u
     return vm.startFailures === 1 ? "it failed to start" : `it failed to start ${vm.startFailures} times in a row`;
   }
   const duration = autohealing?.minFailingToStartDuration ?? DURATION_DEFAULT;
-  const durationMs = parseDuration(duration);
-  const { shown, notReadySince } = vm;
-  if (shown === undefined || notReadySince === undefined || durationMs === undefined || durationMs <= 0)
-    return undefined;
-  return now >= notReadySince + durationMs ? `it shows ${shown} for ${duration} or longer` : undefined;
+  const { shown, notReadySince = NEVER } = vm;
+  const isLong = now >= notReadySince + (parseDuration(duration) ?? NEVER);
+  return shown !== undefined && isLong ? `it shows ${shown} for ${duration} or longer` : undefined;
 }
 
 /** A machine that its user has switched off has nothing to start. */

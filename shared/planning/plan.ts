@@ -3,7 +3,6 @@ import { adviseOwner, announceOverlap } from "./advice.ts";
 import {
   CLAIM_ITEMS_MAX,
   type Claim,
-  type ClaimedObject,
   type ClaimItems,
   claimedObject,
   type Ledger,
@@ -256,9 +255,8 @@ function planGrowth(seen: Observation, { spec, parts, limits }: GrowthInput): Pa
   // The finalizer comes with the first claim: where it is, there was one.
   const isKnown = parts.members.length > 0 || pool.finalizers.includes(POOL_FINALIZER);
   if (claim === undefined && isKnown) return planFirstContact(seen);
-  if (claim?.waitUntil !== undefined && now < claim.waitUntil) {
-    return { ...NOTHING, reasons: [describeWait(claim.waitUntil)] };
-  }
+  const { waitUntil = now } = claim ?? {};
+  if (now < waitUntil) return { ...NOTHING, reasons: [describeWait(waitUntil)] };
   return grow(seen, { spec, parts, limits, claim });
 }
 
@@ -488,8 +486,8 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
     waitUntil: undefined,
   };
   const successorOf = (vm: Vm) => decision.target ?? revisionOf(vm) ?? revisionName(pool.name, pool.generation);
-  const deletes = down.remove.length + healing.remove.length + update.replacements.length;
-  const isGuarded = out.create.length + deletes + update.restarts.length > 0;
+  const guarded = [out.create, down.remove, healing.remove, update.replacements, update.restarts];
+  const isGuarded = guarded.some(({ length }) => length > 0);
   // A pass that was overtaken must not prune the revision of a newer template, which nothing names yet, nor move a machine
   // that another pass has by now put on record as rolled out: what it runs would not be looked at again.
   const acting =
@@ -525,7 +523,7 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
 
 /** The first machines of an empty pool follow the template because nothing else can be there. */
 function rolloutAfter({ update, out, choice, spec, isEmpty }: Decision): Rollout | undefined {
-  const isFirst = isEmpty && out.create.length > 0 && out.carried.size === 0;
+  const isFirst = isEmpty && out.carried.size === 0;
   if (!isFirst || choice === undefined || !("name" in choice)) return update.rollout;
   return { template: templateHash(spec), revisions: [choice.name], instances: true };
 }
@@ -553,23 +551,19 @@ function isSeenTo({ generation }: Pool, claim: Claim | undefined): claim is Clai
   return claim !== undefined && claim.generation === generation && claim.waitUntil === undefined;
 }
 
-/** The claim already says what it should; the pool carries its finalizer. */
+/**
+ * The claim already says what it should; the pool carries its finalizer. Where nothing new is done, all that `items` names is
+ * carried on from the claim: it is the same when it is as much.
+ */
 function isSettled(pool: Pool, claim: Claim | undefined, items: ClaimItems): boolean {
-  if (!isSeenTo(pool, claim)) return false;
-  if (!pool.finalizers.includes(POOL_FINALIZER)) return false;
-  const sameCreates =
-    claim.create.size === items.create.size &&
-    [...items.create].every(([ordinal, at]) => claim.create.get(ordinal) === at);
   return (
-    sameCreates &&
-    isSameSet(claim.delete, items.delete) &&
-    isSameSet(claim.restart, items.restart) &&
+    isSeenTo(pool, claim) &&
+    pool.finalizers.includes(POOL_FINALIZER) &&
+    claim.create.size === items.create.size &&
+    claim.delete.length === items.delete.length &&
+    claim.restart.length === items.restart.length &&
     JSON.stringify(claim.rollout) === JSON.stringify(items.rollout)
   );
-}
-
-function isSameSet(a: readonly ClaimedObject[], b: readonly ClaimedObject[]): boolean {
-  return a.length === b.length && a.every((item) => b.some(({ uidPrefix }) => uidPrefix === item.uidPrefix));
 }
 
 function writeClaim(pool: Pool, items: ClaimItems, why: string): Extract<Action, { kind: "writeClaim" }> {
@@ -592,9 +586,8 @@ function planDeletion(seen: Observation): Part {
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   // The finalizer came with a claim: where that is gone, somebody took it.
   if (claim === undefined) return planFirstContact(seen);
-  if (claim.waitUntil !== undefined && now < claim.waitUntil) {
-    return { ...NOTHING, reasons: [`${DELETING}: ${describeWait(claim.waitUntil)}`] };
-  }
+  const { waitUntil = now } = claim;
+  if (now < waitUntil) return { ...NOTHING, reasons: [`${DELETING}: ${describeWait(waitUntil)}`] };
   const late = unfinishedCreates(claim, { ledger, now }).size;
   if (late > 0) {
     const reasons = [`${DELETING}: waiting because ${late} machines that were being created may still appear`];

@@ -20,7 +20,7 @@ export interface ScaleOutInput {
   /** Ordinal → time, see `unfinishedCreates`. */
   readonly unfinished: ReadonlyMap<number, number>;
   /** Ordinals that go first among those that are free. */
-  readonly preferred?: readonly number[];
+  readonly preferred: readonly number[];
   readonly createsMax: number;
 }
 
@@ -28,14 +28,7 @@ export interface ScaleOutInput {
  * Repeats the creates that are unfinished, then takes the lowest free ordinals. One whose machine is there is counted by
  * it; one whose name another's object has keeps its place, for that object may go before the create lands.
  */
-export function planScaleOut({
-  replicas,
-  owned,
-  taken,
-  unfinished,
-  preferred = [],
-  createsMax,
-}: ScaleOutInput): ScaleOut {
+export function planScaleOut({ replicas, owned, taken, unfinished, preferred, createsMax }: ScaleOutInput): ScaleOut {
   const wanted = Math.max(0, replicas - owned.length);
   const present = new Set(owned.map(({ ordinal }) => ordinal));
   const mayLand = [...unfinished.keys()].filter((ordinal) => !present.has(ordinal)).sort((a, b) => a - b);

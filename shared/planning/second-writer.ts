@@ -40,7 +40,7 @@ export function findSecondWriter({ pool, now, by }: SecondWriterInput): SecondWr
 
 /** KubeVirt's controller has written to the pool since the claim's deployment looks after it. */
 function hasInTreeWritten({ inTreeWroteAt }: Pool, { since }: Claim): boolean {
-  return inTreeWroteAt !== undefined && inTreeWroteAt > since.at + CLOCK_SLACK_MS;
+  return (inTreeWroteAt ?? 0) > since.at + CLOCK_SLACK_MS;
 }
 
 function describeInTree({ namespace, name }: Pool, { since }: Claim): string {

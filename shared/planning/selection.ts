@@ -79,7 +79,7 @@ function testsOf(selectors: Selectors): readonly Test[] {
     tests.push({ field: NODES, passes: (vm) => problems.length === 0 && isMatch(parsed, nodeSelector(vm)) });
   }
   for (const [field, value] of Object.entries(others)) {
-    if (value !== undefined && value !== null) tests.push({ field, passes: () => false });
+    if ((value ?? null) !== null) tests.push({ field, passes: () => false });
   }
   return tests;
 }

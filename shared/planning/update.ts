@@ -3,7 +3,7 @@ import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts
 import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
-import { type Instance, type PoolSpec, revisionOf, type Vm } from "./model.ts";
+import { type Instance, type PoolSpec, revisionOf, type Vm, type VmSpec } from "./model.ts";
 import { REVISION_LABEL, revisionName, UPDATED_ANNOTATION } from "./names.ts";
 import type { Action, Limits, Need, Observation } from "./plan.ts";
 import { namingOf, ownRevision } from "./revisions.ts";
@@ -129,7 +129,7 @@ type Step =
   | { readonly kind: "move"; readonly base: PoolSpec | undefined }
   | { readonly kind: "restart" | "label"; readonly instance: Instance; readonly why: string }
   /** KubeVirt is about to change the running instance. */
-  | { readonly kind: "live"; readonly instance: Instance }
+  | { readonly kind: "live"; readonly instance: Instance; readonly spec: VmSpec }
   | { readonly kind: "replace"; readonly why: string }
   /** Cannot be done now, or at all. `requested`: it is to stop, maybe because we asked for a restart. */
   | { readonly kind: "wait"; readonly why: string; readonly requested?: Instance };
@@ -167,7 +167,7 @@ function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): St
   if (!chosen.has(vm)) return LEFT_OUT;
   if (vm.ordinal === undefined) return { kind: "wait", why: "its name has no number of this pool" };
   if (vm.spec === undefined) return { kind: "wait", why: "its spec cannot be read" };
-  if (base === undefined && !hasDisksOf(spec, vm)) {
+  if (base === undefined && !hasDisksOf(vm.spec, indexVmSpec(spec, vm.ordinal, ""))) {
     return { kind: "wait", why: "its revision is lost, and its disks are not the template's" };
   }
   if (change !== "replace") return { kind: "move", base };
@@ -180,9 +180,8 @@ const LEFT_OUT: Step = { kind: "wait", why: "updateStrategy.proactive.selectionP
 const DISKS_CHANGED = "the template's disks have changed";
 
 /** Whether the machine has the DataVolume templates that the pool's template gives to one of its number. */
-function hasDisksOf(spec: PoolSpec, { spec: own, ordinal = 0 }: Vm): boolean {
-  const wanted = indexVmSpec(spec, ordinal, "").dataVolumeTemplates;
-  return isSame(own?.dataVolumeTemplates, wanted, ["spec", "dataVolumeTemplates"]);
+function hasDisksOf(own: VmSpec, wanted: VmSpec): boolean {
+  return isSame(own.dataVolumeTemplates, wanted.dataVolumeTemplates, ["spec", "dataVolumeTemplates"]);
 }
 
 /** The machine has the wanted template: what of its running instance? */
@@ -202,19 +201,19 @@ function judgeInstance(vm: Vm, instance: Instance | undefined, context: Context)
   if (vm.requested) return { kind: "wait", why: "it is about to stop or to start", requested: instance };
   if (now < updatedAt(vm, now) + UPDATE_SEEN_AFTER_MS)
     return { kind: "wait", why: "it has only just got the new template" };
-  if (change === "live" && vm.spec !== undefined) return { kind: "live", instance };
+  if (change === "live" && vm.spec !== undefined) return { kind: "live", instance, spec: vm.spec };
   return { kind: "restart", instance, why: "it runs an older template" };
 }
 
 /** What becomes of a change that a running guest can take, now that the cluster's way with it is known. */
 function settleLive(judged: Judged, { liveUpdates, now }: Observation): Judged {
   const { vm, step } = judged;
-  if (step.kind !== "live" || vm.spec === undefined) return judged;
-  const { instance } = step;
+  if (step.kind !== "live") return judged;
+  const { instance, spec } = step;
   const settle = (next: Step): Judged => ({ ...judged, step: next });
   if (liveUpdates !== true) return settle({ kind: "restart", instance, why: "it runs an older template" });
   if (vm.restartRequired) return settle({ kind: "restart", instance, why: "KubeVirt cannot change it while it runs" });
-  if (showsLiveFields(instance.spec, vm.spec))
+  if (showsLiveFields(instance.spec, spec))
     return settle({ kind: "label", instance, why: "it was updated while it ran" });
   const isLate = now >= updatedAt(vm, now) + LIVE_UPDATE_WITHIN_MS;
   return settle(
@@ -232,9 +231,8 @@ interface Origin {
 }
 
 /** Each revision is compared once: all machines of a pool differ in their numbers alone. */
-function originOf(context: Context, vm: Vm, revision: string | undefined): Origin {
+function originOf(context: Context, vm: Vm, revision = ""): Origin {
   const { seen, spec, target, origins } = context;
-  if (revision === undefined) return { base: undefined, change: undefined };
   if (revision === target) return { base: spec, change: "none" };
   const known = origins.get(revision);
   if (known !== undefined) return known;
@@ -271,7 +269,7 @@ function compare(
   const ordinal = vm.ordinal ?? 0;
   const counts = since !== undefined && (generation >= since.generation || namingOf(spec) !== since.naming);
   const change = classifyChange(from, spec, ordinal, { naming: counts });
-  if (counts || change === "restart" || change === "replace") return { base: from, change };
+  if (counts || change === "restart") return { base: from, change };
   return { base: { ...from, nameGeneration: spec.nameGeneration }, change };
 }
 
@@ -432,7 +430,6 @@ function revocations(
 /** Every machine follows the template: revisions that nothing names any more go, then the claim says so. */
 function finish(input: Finishing, update: Update): Update {
   const { seen, spec, claim, live, members, target, strategy } = input;
-  if (update.needs.length > 0) return update;
   if (seen.ownRevisions === undefined || seen.instances === undefined) {
     return { ...update, needs: [{ read: "instances" }] };
   }
