@@ -8,9 +8,21 @@ import {
   ledgerAfterClaim,
   parseClaim,
   QUIET_AFTER_MS,
+  readClaim,
 } from "../../shared/planning/claim.ts";
 import { rankForScaleIn } from "../../shared/planning/scale-in.ts";
-import { aClaim, aPool, aPoolWith, aVm, type Json, LABELS, NOW, someVms } from "../support/builders.ts";
+import {
+  aClaim,
+  aPool,
+  aPoolWith,
+  aRollout,
+  aSpec,
+  aVm,
+  type Json,
+  LABELS,
+  NOW,
+  someVms,
+} from "../support/builders.ts";
 import { CLOSING, claimedOrdinals, claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf } from "./plans.ts";
 
 const JUST = NOW - 10_000;
@@ -53,6 +65,23 @@ describe("unfinished creates", () => {
     expect(createsOf(planOf({ pool: poolWith(3, { create: claimed(4) }), vms: [aVm(0)] }))).toEqual([1, 4]);
   });
 
+  it("are repeated lowest first when one loop may not send all", () => {
+    const create = new Map([
+      [7, JUST - 1_000],
+      [3, JUST],
+    ] as const);
+    const plan = planOf({ pool: poolWith(2, { create }) }, { ...CLOSING, createsMax: 1 });
+    expect(createsOf(plan)).toEqual([3]);
+    expect(claimedOrdinals(plan)).toEqual([3, 7]);
+  });
+
+  it("leave new ones only the room that the claim has", () => {
+    const ordinals = Array.from({ length: 400 }, (_, ordinal) => ordinal);
+    const plan = planOf({ pool: poolWith(1_000, { create: claimed(...ordinals) }), vms: someVms(400) });
+    expect(createsOf(plan)).toHaveLength(100);
+    expect(claimedOrdinals(plan)).toHaveLength(500);
+  });
+
   it("are renewed by being repeated", () => {
     const plan = planOf({ pool: poolWith(1, { create: claimed(0) }) });
     expect(claimIn(plan)?.create).toEqual(new Map([[0, NOW]]));
@@ -74,6 +103,12 @@ describe("unfinished creates", () => {
     expect(plan.reasons.join()).toContain(
       "waiting: 3 machines that were being created may still appear, 1 are missing",
     );
+  });
+
+  it("hold back all creates beside machines, too", () => {
+    const { actions, reasons } = planOf({ pool: poolWith(2, { create: claimed(4, 5, 6) }), vms: [aVm(0)] });
+    expect(actions).toEqual([]);
+    expect(reasons).toEqual(["waiting: 3 machines that were being created may still appear, 1 are missing"]);
   });
 
   it("are all repeated when exactly as many machines are missing", () => {
@@ -321,6 +356,12 @@ describe("a claim that cannot be read", () => {
     expect(claimIn(plan)).toEqual(emptyClaim({ waitUntil: NOW + QUIET_AFTER_MS }));
   });
 
+  it("makes a pool with machines wait though our finalizer is gone", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }, { claim: null, finalizers: [] }), vms: someVms(3) });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)).toEqual(emptyClaim({ waitUntil: NOW + QUIET_AFTER_MS }));
+  });
+
   it("takes a terminating machine for a machine", () => {
     const vms = [aVm(0, { terminating: true, finalizers: [] })];
     expect(kindsOf(planOf({ pool: aPoolWith({ replicas: 2 }, { claim: null }), vms }))).toEqual(["writeClaim"]);
@@ -378,6 +419,19 @@ describe("a claim that somebody edited", () => {
     expect(claimIn(plan)?.waitUntil).toBe(NOW + QUIET_AFTER_MS);
   });
 
+  it("is read as long as no time in it is further ahead than the clocks of a cluster may be apart", () => {
+    const ahead: readonly Partial<Claim>[] = [
+      { at: NOW + 30_000 },
+      { since: { at: NOW + 30_000, generation: 1 } },
+      { create: new Map([[0, NOW + 30_000]]) },
+      { waitUntil: NOW + 30_000 + QUIET_AFTER_MS },
+    ];
+    for (const times of ahead) {
+      expect(readClaim(formatClaim(aClaim(times)), NOW)).toEqual(aClaim(times));
+      expect(readClaim(formatClaim(aClaim(times)), NOW - 1)).toBeUndefined();
+    }
+  });
+
   it("does not hold the pool for ever by creates of the far future", () => {
     expect(
       minutesUntilCreate(
@@ -389,6 +443,34 @@ describe("a claim that somebody edited", () => {
         }),
       ),
     ).toBeDefined();
+  });
+});
+
+describe("the record of the roll-out", () => {
+  it("begins with the first machines, which follow the template because nothing else can be there", () => {
+    const plan = planOf({ pool: aPoolWith({ replicas: 2 }, { claim: null, finalizers: [] }) });
+    expect(claimIn(plan)?.rollout).toEqual(aRollout(aSpec(), "web-1"));
+  });
+
+  it("does not begin beside a create of an earlier pass, whose template may have been another", () => {
+    const claim = aClaim({ create: claimed(0), rollout: undefined });
+    const plan = planOf({ pool: aPoolWith({ replicas: 2 }, { claim }), vms: [aForeigner(0)] });
+    expect(createsOf(plan)).toEqual([1]);
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
+  it("does not begin beside a machine, which may have been made from another template", () => {
+    const pool = aPoolWith({ replicas: 2 }, { generation: 2, claim: aClaim({ rollout: undefined }) });
+    const plan = planOf({ pool, vms: someVms(1), instances: [], ownRevisions: [] });
+    expect(createsOf(plan)).toEqual([1]);
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
+  it("stays as it was while a pool without machines needs none", () => {
+    const before = aClaim({ rollout: { template: "another", revisions: ["web-7"], instances: false } });
+    const plan = planOf({ pool: aPoolWith({ replicas: 0 }, { generation: 2, claim: before }) });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)?.rollout).toEqual(before.rollout);
   });
 });
 
@@ -444,6 +526,15 @@ describe("the text of a claim", () => {
     });
   });
 
+  it("names the earliest creates first, whatever was claimed first", () => {
+    const create = new Map([
+      [3, NOW],
+      [0, JUST],
+    ] as const);
+    const text = formatClaim(aClaim({ create }));
+    expect(text).toContain('{"2026-11-22T09:59:50.000Z":"0","2026-11-22T10:00:00.000Z":"3"}');
+  });
+
   it("names deletes by ordinal and the beginning of the UID", () => {
     const text = formatClaim(aClaim({ delete: [...items(3), { ordinal: undefined, uidPrefix: "abcdef01" }] }));
     expect(JSON.parse(text)).toMatchObject({ delete: "3:beef0003 :abcdef01" });
@@ -461,6 +552,25 @@ describe("the text of a claim", () => {
     expect(parseClaim(JSON.stringify(good))).toEqual(aClaim({ create: claimed(1, 2), delete: items(3) }));
   });
 
+  it("is read up to 64,000 characters", () => {
+    const text = JSON.stringify({ ...good, more: "" });
+    const longest = JSON.stringify({ ...good, more: "x".repeat(64_000 - text.length) });
+    expect(longest).toHaveLength(64_000);
+    expect(parseClaim(longest)).toBeDefined();
+  });
+
+  it("is read with ranges of many digits", () => {
+    const create = parseClaim(JSON.stringify({ ...good, create: { [good.at]: "9-12,4321" } }))?.create;
+    expect([...(create?.keys() ?? [])]).toEqual([9, 10, 11, 12, 4321]);
+  });
+
+  it("is read with as many creates, and as many deletes, as a claim may hold", () => {
+    const create = { [good.at]: "0-249", "2026-11-22T09:00:00Z": "300-549" };
+    const text = JSON.stringify({ ...good, create, delete: Array(500).fill("1:abc").join(" ") });
+    expect(parseClaim(text)?.create.size).toBe(500);
+    expect(parseClaim(text)?.delete.length).toBe(500);
+  });
+
   const BAD: readonly { readonly it: string; readonly text: string | undefined }[] = [
     { it: "absent", text: undefined },
     { it: "empty", text: "" },
@@ -476,6 +586,10 @@ describe("the text of a claim", () => {
       it: "with ranges that together are too long",
       text: JSON.stringify({ ...good, create: { [good.at]: "0-400,500-900" } }),
     },
+    { it: "with one create too many", text: JSON.stringify({ ...good, create: { [good.at]: "0-249,300-550" } }) },
+    { it: "with something after a range", text: JSON.stringify({ ...good, create: { [good.at]: "1-2x" } }) },
+    { it: "with something before a delete", text: JSON.stringify({ ...good, delete: "x3:abc" }) },
+    { it: "with something after a delete", text: JSON.stringify({ ...good, delete: "3:abcdefghi" }) },
     { it: "with ordinals that are none", text: JSON.stringify({ ...good, create: { [good.at]: "-1" } }) },
     { it: "with an empty group", text: JSON.stringify({ ...good, create: { [good.at]: "" } }) },
     { it: "with a group whose time is none", text: JSON.stringify({ ...good, create: { noon: "1" } }) },

@@ -31,6 +31,28 @@ describe("a pool that is deleted", () => {
     expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
   });
 
+  it("frees orphaned and other machines in one order, that of their names", () => {
+    const pool = aPool({ ...deleting, finalizers: [POOL_FINALIZER, "orphan"] });
+    const plan = planOf({ pool, vms: [aVm(0), aVm(1, { pool: null })] });
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
+  });
+
+  it("says why it does what it does, and why it waits", () => {
+    const keeping = aSpec({ scaleInStrategy: { proactive: { statePreservation: "Offline" } } });
+    const why = "the pool is being deleted";
+    const plans = [
+      planOf({ pool: aPool({ ...deleting, finalizers: ["foregroundDeletion"] }) }),
+      planOf({ pool: aPool(deleting) }),
+      planOf({ pool: aPool(deleting), vms: someVms(1) }),
+      planOf({ pool: aPool({ ...deleting, spec: keeping }), vms: someVms(1, { terminating: true }) }),
+    ];
+    for (const { reasons } of plans) expect(reasons).toEqual([why]);
+    const waiting = planOf({ pool: aPool({ ...deleting, claim: aClaim({ waitUntil: NOW + 1 }) }) });
+    expect(waiting.reasons).toEqual([
+      `${why}: waiting until 2026-11-22T10:00:00.001Z: calls of an unknown earlier pass may still land`,
+    ]);
+  });
+
   it("frees its machines in the order of their names, whatever the order of the list", () => {
     const vms = someVms(3).toReversed();
     expect(namesOf(planOf({ pool: aPool(deleting), vms }), "dropVmFinalizer")).toEqual(["web-0", "web-1", "web-2"]);
@@ -134,6 +156,8 @@ describe("a pool that is deleted", () => {
   it("waits while calls of an unknown earlier pass may still land", () => {
     const claim = aClaim({ waitUntil: NOW + 1_000 });
     expect(kindsOf(planOf({ pool: aPool({ ...deleting, claim }) }))).not.toContain("dropPoolFinalizer");
+    const over = aClaim({ waitUntil: NOW });
+    expect(kindsOf(planOf({ pool: aPool({ ...deleting, claim: over }) }))).toEqual(["dropPoolFinalizer"]);
   });
 
   it("does not drop its finalizer at once when its claim cannot be read", () => {

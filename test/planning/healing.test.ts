@@ -1,5 +1,6 @@
 /** Which machines are replaced because they cannot start, when, and how many at once. */
 import { describe, expect, it } from "vitest";
+import type { Claim } from "../../shared/planning/claim.ts";
 import type { Instance, Vm } from "../../shared/planning/model.ts";
 import { HEALING_ANNOTATION, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
 import { type Action, type Plan, planPass } from "../../shared/planning/plan.ts";
@@ -10,6 +11,7 @@ import {
   anObservation,
   aPool,
   aPoolWith,
+  aRevision,
   aRollout,
   aSpec,
   aVm,
@@ -20,6 +22,7 @@ import {
   someVms,
   type VmOverrides,
 } from "../support/builders.ts";
+import { RESTARTS } from "../support/changed-pools.ts";
 import { ACTING, CLOSING, claimIn, createsOf, deletesOf, kindsOf, namesOf } from "./plans.ts";
 
 const MINUTE_MS = 60_000;
@@ -121,6 +124,13 @@ const CASES: readonly Case[] = [
     vm: { ...CRASHING, spec: aVmSpec("web-1", { runStrategy: "Halted" }) },
     heals: false,
   },
+  {
+    it: "leaves one that its user has switched off in the old way",
+    vm: { ...CRASHING, spec: aVmSpec("web-1", { runStrategy: undefined, running: false }) },
+    heals: false,
+  },
+  { it: "leaves one of unreadable spec", vm: { ...CRASHING, spec: null }, heals: false },
+  { it: "leaves one whose name has no number of the pool", vm: { ...CRASHING, name: "renamed" }, heals: false },
   { it: "leaves one that its user has stopped", vm: { ...CRASHING, shown: "Stopped" }, heals: false },
   { it: "leaves one that is asked to stop or to start", vm: { ...CRASHING, requested: true }, heals: false },
   {
@@ -149,7 +159,7 @@ const CASES: readonly Case[] = [
   {
     it: "heals one whose guest does not get further",
     vm: CRASHING,
-    instance: anInstance(0, { ready: false, created: at(NOW - 11_000) }),
+    instance: anInstance(0, { ready: false, created: at(NOW - 10_000) }),
     heals: true,
   },
   { it: "heals nothing when it is not asked to", vm: CRASHING, spec: { autohealing: null }, heals: false },
@@ -180,6 +190,7 @@ describe("a machine that cannot start", () => {
     expect(claimIn(plan)?.delete).toHaveLength(1);
     expect(memoryIn(plan)).toEqual({ "0": { at: at(NOW), count: 1 } });
     expect(plan.actions[1]).toMatchObject({ successor: "web-1", complaint: "it failed to start 5 times in a row" });
+    expect(plan.reasons).toEqual([]);
   });
 
   it("of another owner, or of nobody, is none of the pool's (D01)", () => {
@@ -201,6 +212,12 @@ describe("a machine that cannot start", () => {
     expect([memoryIn(plan), reasonsOf(plan)]).toEqual([undefined, []]);
   });
 
+  it("is waited for without a word to its owner when the pass closes", () => {
+    const vms = [aVm(0, { terminating: true, finalizers: [] }), aVm(1, CRASHING), aVm(2, CRASHING)];
+    const plan = planOf({ vms, isClosing: true });
+    expect([kindsOf(plan), reasonsOf(plan)]).toEqual([[], []]);
+  });
+
   it("is not begun when the pass closes", () => {
     const plan = planOf({ isClosing: true });
     expect([deletesOf(plan), memoryIn(plan), reasonsOf(plan)]).toEqual([[], undefined, []]);
@@ -215,10 +232,64 @@ describe("a machine that cannot start", () => {
     },
   );
 
+  const inOrder = { scaleInStrategy: { proactive: { selectionPolicy: { sortPolicy: "AscendingOrder" } } } } as const;
+  const oneTooMany = { vms: [aVm(0), aVm(1), aVm(2, CRASHING)], spec: { replicas: 2, ...inOrder } };
+
+  it("is healed beside another that goes because there are too many", () => {
+    expect(deletesOf(planOf(oneTooMany))).toEqual(["web-0", "web-2"]);
+  });
+
+  it("waits when those that are too many use up what one loop may delete", () => {
+    const { pool } = sight(oneTooMany);
+    const seen = anObservation({ pool, vms: oneTooMany.vms, instances: [], ownRevisions: [] });
+    expect(deletesOf(planPass(seen, { ...ACTING, deletesMax: 1 }))).toEqual(["web-0"]);
+    expect(deletesOf(planPass(seen, { ...ACTING, deletesMax: 2 }))).toEqual(["web-0", "web-2"]);
+  });
+
+  it("has its place in a claim that holds no more than it may, however many go", () => {
+    const vms = [...someVms(400), ...Array.from({ length: 600 }, (_, index) => aVm(400 + index, CRASHING))];
+    const { pool } = sight({ vms, spec: { replicas: 600, ...inOrder } });
+    const seen = anObservation({ pool, vms, instances: [], ownRevisions: [] });
+    expect(claimIn(planPass(seen, { ...ACTING, deletesMax: 1_000 }))?.delete).toHaveLength(500);
+  });
+
+  it("is not healed when no machine can be made in its stead", () => {
+    const name = "w".repeat(60);
+    const spec = aSpec({ replicas: 1, autohealing: {} });
+    const pool = aPool({ name, spec, claim: aClaim({ rollout: undefined }) });
+    const plan = planPass(
+      anObservation({
+        pool,
+        vms: [aVm(0, { ...CRASHING, poolName: name })],
+        revision: aRevision({ name: `${name}-1`, owner: "earlier-uid" }),
+        instances: [],
+        ownRevisions: [],
+      }),
+      ACTING,
+    );
+    expect(deletesOf(plan)).toEqual([]);
+    expect(plan.reasons).toContain("1 machines cannot start: none can be made in their stead");
+  });
+
+  it.each<[string, Partial<Claim>, string]>([
+    ["the one that it names, of machines that all have the template", {}, "web-1"],
+    ["the one in force, of a template that is rolled out", { rollout: undefined }, "web-3"],
+  ])("has a successor of %s", (_what, claim, successor) => {
+    const spec = aSpec({ replicas: 1, autohealing: {}, virtualMachineTemplate: RESTARTS });
+    const rollout = aRollout(spec, "web-1");
+    const pool = aPool({ generation: 3, spec, claim: aClaim({ generation: 3, rollout, ...claim }) });
+    const seen = anObservation({ pool, vms: [aVm(0, CRASHING)], revisions: [aRevision()], instances: [] });
+    expect(planPass(seen, ACTING).actions.find(({ kind }) => kind === "deleteVm")).toMatchObject({ successor });
+  });
+
   it("has its number for its successor, and not the lowest one", () => {
     const vms = [3, 5].map((ordinal) => aVm(ordinal));
     const plan = planOf({ vms, spec: { replicas: 4 }, memory: { 7: { count: 1, agoMs: 1_000 } } });
     expect(createsOf(plan)).toEqual([0, 7]);
+    const waiting = planOf({ vms, spec: { replicas: 4 }, memory: { 7: { count: 0, agoMs: 1_000 } } });
+    expect(createsOf(waiting)).toEqual([0, 1]);
+    const off = { replicas: 4, autohealing: null };
+    expect(createsOf(planOf({ vms, spec: off, memory: { 7: { count: 1, agoMs: 1_000 } } }))).toEqual([0, 1]);
   });
 
   it("is looked after by the schedule as long as it is not ready, without any event (D23)", () => {
@@ -251,7 +322,7 @@ describe("a machine that was healed and fails again", () => {
 
   it("says so while it waits", () => {
     const { reasons } = planOf({ memory: { 0: { count: 3, agoMs: 1_000 } } });
-    expect(reasons).toContain("1 machines that cannot start are healed again after a pause");
+    expect(reasons).toEqual(["1 machines that cannot start are healed again after a pause"]);
   });
 
   it("is not deleted for a claim that was made for something else", () => {
@@ -262,9 +333,33 @@ describe("a machine that was healed and fails again", () => {
 
   it("is not counted twice when its deletion was claimed and did not get through", () => {
     const plan = planOf({ memory: { 0: { count: 1, agoMs: 1_000 } }, claimed: [aVmUid(0)] });
-    expect(deletesOf(plan)).toEqual(["web-0"]);
+    expect([deletesOf(plan), namesOf(plan, "revokeDelete")]).toEqual([["web-0"], []]);
     expect([memoryIn(plan), reasonsOf(plan)]).toEqual([undefined, []]);
   });
+
+  it("has its claimed deletion repeated first, however often others were healed", () => {
+    const memory = { 2: { count: 6, agoMs: 1_000 } };
+    expect(deletesOf(planOf({ vms: crashing(3), memory, claimed: [aVmUid(2)] }))).toEqual(["web-2"]);
+  });
+
+  it("has its claimed deletion repeated when it was decided as the machine was made", () => {
+    const vms = [aVm(0, { ...CRASHING, created: at(NOW - 1_000) })];
+    const plan = planOf({ vms, memory: { 0: { count: 1, agoMs: 1_000 } }, claimed: [aVmUid(0)] });
+    expect([deletesOf(plan), memoryIn(plan)]).toEqual([["web-0"], undefined]);
+  });
+
+  it("is not deleted when the pass closes, though it was claimed", () => {
+    const plan = planOf({ memory: { 0: { count: 1, agoMs: 1_000 } }, claimed: [aVmUid(0)], isClosing: true });
+    expect([kindsOf(plan), namesOf(plan, "revokeDelete")]).toEqual([[], []]);
+  });
+
+  it.each([[undefined], [{ 0: { count: 0, agoMs: 1_000 } }]])(
+    "is counted when its deletion was claimed for another reason (remembered: %j)",
+    (memory) => {
+      const plan = planOf({ ...(memory === undefined ? {} : { memory }), claimed: [aVmUid(0)] });
+      expect([deletesOf(plan), memoryIn(plan)]).toEqual([["web-0"], { "0": { at: at(NOW), count: 1 } }]);
+    },
+  );
 
   it("has its claimed deletion revoked when it starts after all", () => {
     const plan = planOf({ vms: [aVm(0)], instances: [anInstance(0)], claimed: [aVmUid(0)] });
@@ -282,7 +377,7 @@ describe("what was done", () => {
 
   it("is forgotten when the machine has run for as long as its pause", () => {
     const memory = { 0: { count: 3, agoMs: 10 * MINUTE_MS } };
-    expect(memoryIn(planOf({ vms: [healthy(41_000)], memory }))).toBeNull();
+    expect(memoryIn(planOf({ vms: [healthy(40_000)], memory }))).toBeNull();
     expect(memoryIn(planOf({ vms: [healthy(39_000)], memory }))).toBeUndefined();
   });
 
@@ -319,6 +414,19 @@ describe("what was done", () => {
     expect(memoryIn(planOf({ vms: [aVm(0)], memory }))).toBeNull();
   });
 
+  it("counts as long as it is no further ahead than servers' clocks may be apart", () => {
+    expect(deletesOf(planOf({ memory: { 0: { count: 2, agoMs: -60_000 } } }))).toEqual([]);
+    expect(deletesOf(planOf({ memory: { 0: { count: 2, agoMs: -60_001 } } }))).toEqual(["web-0"]);
+  });
+
+  it("is remembered of no more than 500 machines, and what is not remembered is not done", () => {
+    expect(Object.keys(Object(memoryIn(planOf({ vms: crashing(600), memory: "{" }))))).toHaveLength(500);
+    const stuck = (count: number) =>
+      Object.fromEntries(Array.from({ length: count }, (_, n) => [n, { count: 1, agoMs: 1_000, stuck: true }]));
+    expect(deletesOf(planOf({ vms: crashing(600), memory: stuck(499) }))).toEqual(["web-499"]);
+    expect(deletesOf(planOf({ vms: crashing(600), memory: stuck(500) }))).toEqual([]);
+  });
+
   it("keeps the pool on the schedule", () => {
     const { pool } = sight({ vms: [aVm(0)], memory: { 0: { count: 1, agoMs: 1_000 } } });
     const settled = { ...pool, status: { replicas: 1, readyReplicas: 1 } };
@@ -338,7 +446,8 @@ describe("at the same time", () => {
   it("the pool says once that others wait, and remembers to whom it has said so", () => {
     const plan = planOf({ vms: crashing(3), memory: { 0: { count: 1, agoMs: 1_000 } } });
     expect([deletesOf(plan), reasonsOf(plan)]).toEqual([[], ["HealingHeld"]]);
-    expect(memoryIn(plan)).toMatchObject({ "0": { count: 1 }, "1": { count: 0 }, "2": { count: 0 } });
+    const told = { count: 0, at: at(NOW) };
+    expect(memoryIn(plan)).toEqual({ "0": { count: 1, at: at(NOW - 1_000) }, "1": told, "2": told });
     const waiting = { 0: { count: 1, agoMs: 2_000 }, 1: { count: 0, agoMs: 1_000 }, 2: { count: 0, agoMs: 1_000 } };
     const later = planOf({ vms: crashing(3), memory: waiting });
     expect([kindsOf(later), reasonsOf(later)]).toEqual([[], []]);
@@ -349,6 +458,29 @@ describe("at the same time", () => {
     expect(deletesOf(planOf({ vms: crashing(3), memory }))).toEqual(["web-1"]);
     const rested = { ...memory, 0: { count: 5, agoMs: 10 * MINUTE_MS } };
     expect(deletesOf(planOf({ vms: crashing(3), memory: rested }))).toEqual(["web-1"]);
+  });
+
+  it("those of one turn go in the order of their numbers", () => {
+    expect(deletesOf(planOf({ vms: [aVm(10, CRASHING), aVm(2, CRASHING)] }))).toEqual(["web-2"]);
+  });
+
+  it.each([
+    [4, 60 * MINUTE_MS, []],
+    [5, 59_999, []],
+    [5, 60_000, ["web-1"]],
+  ])("one that was healed %d times and is not well %d ms later keeps others waiting or not", (count, agoMs, healed) => {
+    const vms = [aVm(0, { ready: false }), aVm(1, CRASHING), aVm(2)];
+    expect(deletesOf(planOf({ vms, memory: { 0: { count, agoMs } } }))).toEqual(healed);
+  });
+
+  it("one that only waits for its turn keeps nobody waiting", () => {
+    const vms = [aVm(0, { ready: false }), aVm(1, CRASHING), aVm(2)];
+    expect(deletesOf(planOf({ vms, memory: { 0: { count: 0, agoMs: 1_000 } } }))).toEqual(["web-1"]);
+  });
+
+  it("nothing is said of healing while there are too many machines and all are well", () => {
+    const { reasons } = planOf({ vms: someVms(3), spec: { replicas: 1, scaleInStrategy: { unmanaged: {} } } });
+    expect(reasons).toEqual(["2 machines too many: scale-in is unmanaged: surplus machines are left to their users"]);
   });
 
   it("one that its user has switched off holds nobody up", () => {
@@ -403,7 +535,14 @@ describe("with disks that outlive their machines", () => {
     expect(plan.announcements).toMatchObject([{ reason: "HealingFailed", message: expect.stringContaining("web-0") }]);
     const later = planOf({ vms, spec: KEEPING, memory: { 0: { count: 1, agoMs: 59 * MINUTE_MS, stuck: true } } });
     expect([deletesOf(later), memoryIn(later), reasonsOf(later)]).toEqual([[], undefined, []]);
-    expect(later.reasons).toContain("the machine of ordinal 0 fails on its kept disk and is not healed again");
+    expect(later.reasons).toEqual(["the machine of ordinal 0 fails on its kept disk and is not healed again"]);
+  });
+
+  it.each<[string, Json]>([
+    ["it has none", { scaleInStrategy: KEEPING.scaleInStrategy }],
+    ["they go with it", { virtualMachineTemplate: KEEPING.virtualMachineTemplate }],
+  ])("a machine is healed again and again where %s", (_what, spec) => {
+    expect(deletesOf(planOf({ vms, spec, memory: { 0: { count: 1, agoMs: 60 * MINUTE_MS } } }))).toEqual(["web-0"]);
   });
 
   it("another machine of the number is not given up for the one before it", () => {

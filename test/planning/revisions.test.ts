@@ -155,13 +155,11 @@ function plainHash(text: string): string {
 
 describe("the hash", () => {
   it("never changes, as orders and slots hang on it", () => {
-    expect([fnv1a(""), fnv1a("web"), fnv1a("wäb")]).toMatchInlineSnapshot(`
-      [
-        "f52a15e9a9b5e89b",
-        "c850f03f92a375f3",
-        "08a004dc4c3de5a2",
-      ]
-    `);
+    expect([fnv1a(""), fnv1a("web"), fnv1a("wäb")]).toEqual([
+      "f52a15e9a9b5e89b",
+      "c850f03f92a375f3",
+      "08a004dc4c3de5a2",
+    ]);
   });
 
   it("is what arithmetic of 64 bits gives, whatever the text", () => {

@@ -17,6 +17,7 @@ import {
   aRevision,
   aSpec,
   aVm,
+  aVmSpec,
   deepFreeze,
   type Json,
   LABELS,
@@ -81,6 +82,16 @@ describe("a claimed restart", () => {
     expect(restartsOf(plan)).toEqual([`web-${ordinal}`]);
     expect(claimIn(plan)?.restart).toEqual([restartOf(ordinal)]);
     expect(revokedOf(plan)).toEqual([]);
+  });
+
+  it("is sent once, with others", () => {
+    const plan = rollOut({
+      spec: { maxUnavailable: 3 },
+      vms: moved,
+      instances: stale,
+      claim: { restart: [restartOf(1)] },
+    });
+    expect(restartsOf(plan).toSorted()).toEqual(["web-0", "web-1", "web-2"]);
   });
 
   it.each<[string, readonly Instance[]]>([
@@ -153,6 +164,11 @@ describe("a claimed replacement", () => {
     expect([deletesOf(plan), namesOf(plan, "revokeDelete")]).toEqual([[`web-${ordinal}`], []]);
   });
 
+  it("stays on record and is not sent when the pass may restart nothing", () => {
+    const changes = { to: REPLACES, vms: old, instances: stale, claim: { delete: [deleteOf(1)] } };
+    expect(kindsOf(rollOut(changes, CLOSING))).toEqual([]);
+  });
+
   it("becomes the delete of scale in when there are too many, and counts there", () => {
     const plan = replace({ spec: { replicas: 2 }, claim: { delete: [deleteOf(1)] } });
     expect(deletesOf(plan)).toContain("web-1");
@@ -182,6 +198,12 @@ describe("the record of a roll-out", () => {
   it("is written when every machine and instance follows the template", () => {
     const plan = rollOut({ vms: moved, instances: fresh, ...current });
     expect([kindsOf(plan), claimIn(plan)?.rollout]).toEqual([["writeClaim"], done]);
+  });
+
+  it("is written when a machine without an instance had ten seconds to boot the template before", () => {
+    const annotations = { [UPDATED_ANNOTATION]: new Date(NOW - 10_000).toISOString() };
+    const vms = swap(moved, 0, aVm(0, { revision: "web-2", annotations }));
+    expect(claimIn(rollOut({ vms, instances: fresh.slice(1), ...current }))?.rollout).toEqual(done);
   });
 
   it("says of an opportunistic update that instances were not looked at", () => {
@@ -229,6 +251,30 @@ describe("the record of a roll-out", () => {
     const plan = rollOut({ vms: moved, instances: swap(fresh, 2, anInstance(2)), spec: { replicas: 2 }, claim });
     expect(kindsOf(plan)).toContain("deleteVm");
     expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
+  it("says of an unmanaged pool nothing but what its next machine is to name", () => {
+    const spec = { updateStrategy: { unmanaged: {} } };
+    const plan = rollOut({ spec, vms: [aVm(0), aVm(1, { revision: "web-2" })], ...current });
+    expect(claimIn(plan)?.rollout).toEqual({ ...done, instances: false });
+  });
+
+  it("goes as far as an opportunistic strategy asks, and no further than a proactive one does", () => {
+    const look = (updateStrategy: Json) => {
+      const spec = judgeSpec(aSpec({ updateStrategy }));
+      const rollout = { template: templateHash(spec), revisions: ["web-1"], instances: false };
+      return planOf({ pool: aPool({ spec, claim: aClaim({ rollout }) }), vms: THREE.map((n) => aVm(n)), narrow: true });
+    };
+    expect(look({ opportunistic: {} })).toMatchObject({ needs: [], actions: [] });
+    expect(look({ unmanaged: {} })).toMatchObject({ needs: [], actions: [] });
+    expect(look({ proactive: {} }).needs).toEqual([{ read: "instances" }]);
+  });
+
+  it("of an unmanaged pool does not care which revisions machines name", () => {
+    const spec = judgeSpec(aSpec({ updateStrategy: { unmanaged: {} } }));
+    const rollout = { template: templateHash(spec), revisions: ["web-9"], instances: false };
+    const plan = planOf({ pool: aPool({ spec, claim: aClaim({ rollout }) }), vms: THREE.map((n) => aVm(n)) });
+    expect(plan).toMatchObject({ needs: [], actions: [] });
   });
 
   it("is taken back at the first look at another template", () => {
@@ -310,6 +356,39 @@ describe("revisions that nothing names", () => {
     expect(prunesOf(withUnused(setting))).toEqual(["web-0"]);
   });
 
+  it("stay while a machine is moved, which is what is done then", () => {
+    const plan = withUnused({ vms: swap(moved, 0, aVm(0, { revision: "web-0" })) });
+    expect([updatesOf(plan).length, prunesOf(plan)]).toEqual([1, []]);
+  });
+
+  it("go though a machine gives its guest no labels", () => {
+    const spec = aVmSpec(null, { template: { spec: { domain: {} } } });
+    expect(prunesOf(withUnused({ vms: swap(moved, 0, aVm(0, { revision: "web-2", spec })) }))).toEqual(["web-0"]);
+  });
+
+  it("go in the order of their names, no more than one look may change, under a claim or without one", () => {
+    const own = [aRevision({ name: "web-1" }), unused, inForce];
+    const changes: ChangedPool = { vms: moved, instances: fresh, revisions: own, ownRevisions: own };
+    expect(prunesOf(rollOut(changes))).toEqual(["web-0", "web-1"]);
+    expect(prunesOf(rollOut(changes, { ...ACTING, updatesMax: 1 }))).toEqual(["web-0"]);
+  });
+
+  it("stay while the one in force is not made: another may hold its template", () => {
+    const own = [unused, aRevision({ name: "web-1" })];
+    expect(prunesOf(withUnused({ ownRevisions: own }))).toEqual([]);
+  });
+
+  it("are asked for with the instances before they are judged", () => {
+    const spec = { updateStrategy: { unmanaged: {} } };
+    const seen = aChangedPool({ spec, vms: moved });
+    const { ownRevisions: _, instances: __, ...unread } = seen;
+    for (const known of [unread, { ...unread, ownRevisions: [] }, { ...unread, instances: [] }]) {
+      expect(planOf(known)).toMatchObject({ needs: [{ read: "instances" }], actions: [] });
+    }
+    const { instances: ___, ...claiming } = aChangedPool({ spec, vms: moved, claim: { restart: [restartOf(0)] } });
+    expect(planOf(claiming)).toMatchObject({ needs: [{ read: "instances" }], actions: [] });
+  });
+
   it("go only after the claim, which a pass that another template has overtaken cannot write", () => {
     const kinds = kindsOf(withUnused({ claim: { rollout: undefined } }));
     expect(kinds).toEqual(["writeClaim", "pruneRevision"]);
@@ -360,6 +439,40 @@ it("moves machines to the revision that others name when the one on record was n
   ]);
 });
 
+describe("the revisions that machines name", () => {
+  const asked = (...names: readonly string[]) => {
+    const pool = aPool({
+      generation: 99,
+      spec: aSpec({ replicas: names.length }),
+      claim: aClaim({ rollout: undefined }),
+    });
+    const vms = names.map((revision, ordinal) => aVm(ordinal, { revision }));
+    return planOf({ pool, vms }).needs.flatMap((need) => (need.read === "revisions" ? need.names : []));
+  };
+
+  it("are asked for one with the template in force, those of the most machines first, then by name", () => {
+    expect(asked("web-9", "web-7", "web-8", "web-6", "web-8", "web-7", "web-8")).toEqual([
+      "web-8",
+      "web-7",
+      "web-6",
+      "web-9",
+    ]);
+  });
+
+  it("are asked for only a few of many", () => {
+    const names = Array.from({ length: 30 }, (_, index) => `web-${index + 10}`);
+    expect(asked(...names)).toEqual(names.slice(0, 20));
+  });
+
+  it("give new machines the one that most of them name", () => {
+    const pool = aPool({ generation: 9, spec: aSpec({ replicas: 4 }), claim: aClaim({ rollout: undefined }) });
+    const vms = [aVm(0, { revision: "web-7" }), aVm(1, { revision: "web-8" }), aVm(2, { revision: "web-8" })];
+    const revisions = [aRevision({ name: "web-7", generation: 7 }), aRevision({ name: "web-8", generation: 8 })];
+    const plan = planOf({ pool, vms, revisions, instances: [], ownRevisions: revisions });
+    expect(plan.actions.at(-1)).toMatchObject({ kind: "createVm", revision: "web-8" });
+  });
+});
+
 describe("a leftover of an earlier pool", () => {
   const spec = aSpec({ virtualMachineTemplate: RESTARTS });
   const leftover = aRevision({ name: "web-2", owner: "earlier-uid", data: spec });
@@ -386,7 +499,7 @@ describe("a leftover of an earlier pool", () => {
     const long = aPool({ name, spec: aSpec({ replicas: 1 }), claim: aClaim({ rollout: undefined }) });
     const plan = planOf({ pool: long, revision: aRevision({ name: `${name}-1`, owner: "earlier-uid" }) });
     expect(plan.reasons.join()).toContain("is taken by one that is not this pool's");
-    expect(kindsOf(plan)).not.toContain("createVm");
+    expect(plan.actions).toEqual([]);
   });
 });
 
@@ -405,6 +518,9 @@ describe("a pool that comes from the reference, without a claim", () => {
     const plan = planOf({ pool: pool(claim), vms, revisions, instances, ownRevisions: revisions });
     expect(kindsOf(plan)).toEqual(["writeClaim"]);
     expect(claimIn(plan)?.rollout?.revisions.toSorted()).toEqual(["web-1", "web-2", "web-3"]);
+    const others = vms.map((vm, index) => ({ ...vm, labels: { ...vm.labels, [REVISION_LABEL]: `web-${3 - index}` } }));
+    const again = planOf({ pool: pool(claim), vms: others, revisions, instances: [], ownRevisions: revisions });
+    expect(claimIn(again)?.rollout).toEqual(claimIn(plan)?.rollout);
   });
 });
 

@@ -71,6 +71,15 @@ describe("scale in", () => {
     it(name, () => expect(deletesOf(planOf({ pool: pool(replicas), vms }))).toHaveLength(deletes));
   }
 
+  it("needs no other words than the reason of each deletion", () => {
+    expect(planOf({ pool: pool(1), vms: someVms(4) }).reasons).toEqual([]);
+  });
+
+  it("of a paused pool is held by the pause, whatever the strategy", () => {
+    const plan = planOf({ pool: pool(1, { paused: true, scaleInStrategy: { unmanaged: {} } }), vms: someVms(4) });
+    expect(plan.reasons).toEqual(["paused: 4 machines are left as they are, 1 are wanted"]);
+  });
+
   it("deletes at most 250 machines in one loop", () => {
     const plan = planOf({ pool: pool(0), vms: someVms(600) });
     expect(deletesOf(plan)).toHaveLength(250);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Instance, Vm } from "../../shared/planning/model.ts";
 import { planPass } from "../../shared/planning/plan.ts";
+import { planScaleOut } from "../../shared/planning/scale-out.ts";
 import {
   aClaim,
   anInstance,
@@ -113,6 +114,12 @@ describe("scale out", () => {
       ]);
     });
 
+    it("says so in the order of the ordinals, of those below the last machine that is made", () => {
+      const others = [loose(3), loose(0, { name: "web-blue-0" }), loose(9), loose(1)];
+      const { announcements } = planOf({ pool: aPoolWith({ replicas: 3 }), looseInstances: others });
+      expect(announcements.map(({ message }) => message.slice(0, 9))).toEqual(["ordinal 1", "ordinal 3"]);
+    });
+
     it("uses the ordinal when the instance is on its way out", () => {
       const plan = beside(loose(0, { terminating: true }));
       expect([createsOf(plan), plan.announcements]).toEqual([[0, 1], []]);
@@ -127,6 +134,12 @@ describe("scale out", () => {
       expect(planOf({ pool: aPoolWith({ replicas: 1 }), ...unread }).needs).toEqual([{ read: "looseInstances" }]);
       expect(planOf({ pool: aPoolWith({ replicas: 1 }), vms: someVms(1), ...unread }).needs).toEqual([]);
     });
+  });
+
+  it("creates no more machines than are missing, however many ordinals go first", () => {
+    const input = { owned: someVms(2), taken: new Set([0, 1]), unfinished: new Map<number, number>(), createsMax: 250 };
+    expect(planScaleOut({ ...input, replicas: 3, preferred: [5, 7, 9] }).create).toEqual([5]);
+    expect(planScaleOut({ ...input, replicas: 2, preferred: [5, 7, 9] }).create).toEqual([]);
   });
 
   it("creates at most 250 machines in one loop, the lowest first", () => {
@@ -154,6 +167,8 @@ describe("scale out", () => {
   it("says how many machines are missing", () => {
     const plan = planOf({ pool: aPoolWith({ replicas: 2 }), vms: [aVm(0)] });
     expect(plan.actions.at(-1)).toMatchObject({ kind: "createVm", ordinal: 1, why: "1 machine is missing" });
+    const more = planOf({ pool: aPoolWith({ replicas: 3 }), vms: [aVm(0)] });
+    expect(more.actions.at(-1)).toMatchObject({ kind: "createVm", ordinal: 2, why: "2 machines are missing" });
   });
 
   it("asks for the names of the namespace and the revision before it creates", () => {

@@ -101,6 +101,17 @@ describe("the schedule", () => {
     expect(wakes([aVm(0), aVm(1), aVm(2, DETACHED)], [])).toEqual([{ namespace: "default", name: "web" }]);
   });
 
+  it("leaves to a pool that lives what may point to its name, or to another", () => {
+    const vm = aVm(0, { pool: null, revision: "web-1-12345678" });
+    expect(wakes([vm], [SAME])).toEqual([]);
+    expect(wakes([vm], [{ ...SAME, name: "web-1" }])).toEqual([]);
+    expect(wakes([vm], [OTHER])).toEqual([{ namespace: "default", name: "web" }]);
+  });
+
+  it("wakes nothing for a machine that names no pool", () => {
+    expect(wakes([aVm(0, { pool: null, revision: null })], [])).toEqual([]);
+  });
+
   it("leaves to a pool that lives what points to its name", () => {
     expect(wakes([aVm(0), aVm(1, DETACHED), aVm(2, { pool: EARLIER_POOL_UID })], [SAME])).toEqual([]);
   });

@@ -136,6 +136,135 @@ describe("a proactive update", () => {
     expect(restartsOf(rollOut({ vms: [moved(0, { annotations })], instances: [stale(0)] }))).toEqual(["web-0"]);
   });
 
+  it("waits as long for a time that the clocks of a cluster's servers may be ahead", () => {
+    const restartsAhead = (ms: number) => {
+      const annotations = { [UPDATED_ANNOTATION]: new Date(NOW + ms).toISOString() };
+      return restartsOf(rollOut({ vms: [moved(0, { annotations })], instances: [stale(0)] }));
+    };
+    expect([restartsAhead(60_000), restartsAhead(60_001)]).toEqual([[], ["web-0"]]);
+  });
+
+  const NOW_MOVED = { annotations: { [UPDATED_ANNOTATION]: new Date(NOW).toISOString() } };
+  it.each<[string, ChangedPool]>([
+    ["it has only just got the new template", { vms: [moved(0, NOW_MOVED)] }],
+    ["it has only just got the new template", { vms: [moved(0, NOW_MOVED)], instances: [stale(0)] }],
+    ["its name has no number of this pool", { vms: [{ ...aVm(0), ordinal: undefined }] }],
+    [
+      "KubeVirt is changing it while it runs",
+      {
+        from: aTemplate({ guest: MEMORY }),
+        to: LIVES,
+        liveUpdates: true,
+        vms: [
+          moved(0, {
+            annotations: { [UPDATED_ANNOTATION]: new Date(NOW - 5_000).toISOString() },
+            spec: aVmSpec("web-2", {
+              template: { metadata: {}, spec: { domain: { memory: { guest: "2Gi" } } } },
+            }),
+          }),
+        ],
+        instances: [stale(0, { spec: MEMORY })],
+      },
+    ],
+  ])("says why it waits: %s", (why, setting) => {
+    const plan = rollOut(setting);
+    expect(plan.reasons).toEqual(["roll-out of web-2: 1 of 1 machines to go", `web-0 is not updated: ${why}`]);
+  });
+
+  it("asks no more of an opportunistic update than what it moves", () => {
+    const {
+      instances: _,
+      ownRevisions: __,
+      ...seen
+    } = aChangedPool({
+      spec: { updateStrategy: { opportunistic: {} } },
+      vms: [aVm(0)],
+    });
+    const plan = planOf(seen);
+    expect([plan.needs, stepsOf(plan)]).toEqual([[], ["updateVm"]]);
+  });
+
+  it("keeps the record of a paused pool, however its template changed", () => {
+    const before = { template: "another", revisions: ["web-1"], instances: true };
+    const plan = rollOut({ spec: { paused: true }, vms: [aVm(0)], claim: { rollout: before } });
+    expect(plan).toMatchObject({ needs: [], actions: [] });
+  });
+
+  it("moves nothing to a revision that there cannot be", () => {
+    const name = "w".repeat(60);
+    const spec = aSpec({ replicas: 1, virtualMachineTemplate: RESTARTS });
+    const plan = planOf({
+      pool: aPool({ name, spec, claim: aClaim({ rollout: undefined }) }),
+      vms: [aVm(0, { poolName: name, revision: `${name}-0` })],
+      revision: aRevision({ name: `${name}-1`, owner: "earlier-uid" }),
+      revisions: [aRevision({ name: `${name}-0` })],
+      instances: [],
+      ownRevisions: [],
+    });
+    expect(plan).toMatchObject({ needs: [], actions: [] });
+  });
+
+  it("moves no machine whose revision has the template in force under another name", () => {
+    const plan = rollOut({
+      to: aTemplate(),
+      vms: [aVm(0), aVm(1), moved(2)],
+      instances: [stale(0), stale(1), anInstance(2, { revision: "web-2" })],
+    });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)?.rollout?.revisions).toEqual(["web-1", "web-2"]);
+  });
+
+  it("takes disks of the same size for the same when a machine's revision is lost", () => {
+    const disks = (storage: string) => [
+      { metadata: { name: "data" }, spec: { storage: { resources: { requests: { storage } } } } },
+    ];
+    const own = aVmSpec("web-1", {
+      dataVolumeTemplates: disks("1024Mi").map((disk) => ({ ...disk, metadata: { name: "data-0" } })),
+    });
+    const to = aTemplate({ dataVolumeTemplates: disks("1Gi") });
+    expect(stepsOf(rollOut({ to, vms: [aVm(0, { revision: null, spec: own })] }))).toEqual(["updateVm"]);
+  });
+
+  it("names all machines that wait when they are five", () => {
+    const vms = Array.from({ length: 5 }, (_, ordinal) => ({ ...aVm(ordinal), spec: undefined }));
+    expect(rollOut({ vms }).reasons).toContain(
+      "web-0, web-1, web-2, web-3, web-4 are not updated: its spec cannot be read",
+    );
+  });
+
+  it("names five of many machines that wait", () => {
+    const vms = Array.from({ length: 7 }, (_, ordinal) => ({ ...aVm(ordinal), spec: undefined }));
+    expect(rollOut({ vms }).reasons).toContain(
+      "web-0, web-1, web-2, web-3, web-4 and 2 more are not updated: its spec cannot be read",
+    );
+  });
+
+  it("leaves a guest alone that has shut down: the next one has the template", () => {
+    const final = { ...stale(0, { ready: false }), final: true };
+    expect(stepsOf(rollOut({ vms: [moved(0)], instances: [final], ownRevisions: [] }))).toEqual([]);
+  });
+
+  it("restarts a guest of a machine of unreadable spec, whatever the cluster could change while it runs", () => {
+    const vm = { ...moved(0), spec: undefined };
+    const change = { from: aTemplate({ guest: MEMORY }), to: LIVES, liveUpdates: true };
+    expect(restartsOf(rollOut({ ...change, vms: [vm], instances: [stale(0)] }))).toEqual(["web-0"]);
+  });
+
+  it("claims nothing to move machines or to label instances", () => {
+    expect(kindsOf(rollOut({ vms: [aVm(0)], instances: [stale(0)] }))).toEqual(["updateVm"]);
+    expect(kindsOf(rollOut({ to: ANNOTATES, vms: [moved(0)], instances: [stale(0)] }))).toEqual(["labelInstance"]);
+  });
+
+  it("makes no revision to label instances", () => {
+    const { revisions: _, ...unmade } = aChangedPool({ to: ANNOTATES, vms: [moved(0)], instances: [stale(0)] });
+    expect(kindsOf(planOf({ ...unmade, revisions: [aRevision()] }))).toEqual(["labelInstance"]);
+  });
+
+  it("asks for the revisions that instances name", () => {
+    const plan = rollOut({ vms: [moved(0)], instances: [stale(0, { revision: "web-7" })] });
+    expect(plan).toMatchObject({ needs: [{ read: "revisions", names: ["web-7"] }], actions: [] });
+  });
+
   it("does nothing, and says nothing, about a machine that is not ready and needs nothing (D26)", () => {
     const instances = [anInstance(0, { revision: "web-2", ready: false })];
     const plan = rollOut({ vms: [moved(0, { ready: false })], instances, ownRevisions: [] });
@@ -150,7 +279,10 @@ describe("a proactive update", () => {
   });
 
   it("moves a machine whose revision is lost, and restarts its guest", () => {
-    expect(stepsOf(rollOut({ vms: [aVm(0, { revision: null })] }))).toEqual(["updateVm"]);
+    const lost = rollOut({ vms: [aVm(0, { revision: null })] });
+    expect(stepsOf(lost)).toEqual(["updateVm"]);
+    expect(updatesOf(lost)[0]?.why).toBe("its revision is lost");
+    expect(updatesOf(rollOut({ vms: [aVm(0)] }))[0]?.why).toBe("it was made from an older template");
     expect(restartsOf(rollOut({ vms: [moved(0)], instances: [stale(0, { revision: null })] }))).toEqual(["web-0"]);
   });
 
@@ -215,6 +347,21 @@ describe("other update strategies", () => {
     expect(plan.reasons.join()).toContain("web-1 is not updated: updateStrategy.proactive.selectionPolicy.selectors");
   });
 
+  it("restart no guest of a machine that the selectors leave out, and say so (D36)", () => {
+    const selectors = { labelSelector: { matchLabels: { tier: "canary" } } };
+    const spec = { updateStrategy: { proactive: { selectionPolicy: { selectors } } } };
+    const plan = rollOut({ spec, vms: [moved(0)], instances: [stale(0)] });
+    expect(stepsOf(plan)).not.toContain("restartInstance");
+    expect(plan.reasons.join()).toContain("web-0 is not updated: updateStrategy.proactive.selectionPolicy.selectors");
+    const done = rollOut({
+      spec,
+      vms: [moved(0)],
+      instances: [anInstance(0, { revision: "web-2" })],
+      ownRevisions: [],
+    });
+    expect([done.reasons, claimIn(done)?.rollout?.revisions]).toEqual([[], ["web-2"]]);
+  });
+
   it("restart in the order of the policy (D37)", () => {
     const first = (sortPolicy: string) => {
       const updateStrategy = { proactive: { selectionPolicy: { sortPolicy } } };
@@ -257,6 +404,16 @@ describe("changes that KubeVirt can make on a running guest", () => {
   it("asks how the cluster does it", () => {
     const plan = rollOut({ from, to: LIVES, vms: [wanted()], instances: [running("1Gi")], liveUpdates: undefined });
     expect(plan.needs).toEqual([{ read: "liveUpdates" }]);
+  });
+
+  it("asks also when only one of the machines could take it", () => {
+    const { liveUpdates: _, ...unread } = aChangedPool({
+      from,
+      to: LIVES,
+      vms: [moved(0), moved(1)],
+      instances: [stale(0), anInstance(1, { revision: "web-2" })],
+    });
+    expect(planOf(unread).needs).toEqual([{ read: "liveUpdates" }]);
   });
 
   it("does not ask about a change that always needs a restart", () => {
@@ -327,6 +484,49 @@ describe("maxUnavailable", () => {
     ]);
   });
 
+  it("is spent on what is available only, however young", () => {
+    const young = { created: new Date(NOW - 5_000).toISOString() };
+    const spec = { maxUnavailable: 1 };
+    expect(restartsOf(rollOut({ spec, vms: [moved(0)], instances: [stale(0, young)] }))).toEqual(["web-0"]);
+    const vms = [moved(0, { ready: false }), moved(1), moved(2)];
+    const instances = [stale(0, { ready: false }), stale(1), anInstance(2, { revision: "web-2" })];
+    expect(restartsOf(rollOut({ spec: { maxUnavailable: 2 }, vms, instances }))).toEqual(["web-0", "web-1"]);
+  });
+
+  it("is spent on what needs a restart only, whatever the order", () => {
+    const updateStrategy = { proactive: { selectionPolicy: { sortPolicy: "AscendingOrder" } } };
+    const current = [0, 1].map((ordinal) => anInstance(ordinal, { revision: "web-2" }));
+    const vms = [moved(0), moved(1), moved(2)];
+    const plan = rollOut({ spec: { updateStrategy, maxUnavailable: 1 }, vms, instances: [...current, stale(2)] });
+    expect(restartsOf(plan)).toEqual(["web-2"]);
+    expect(plan.reasons).toEqual(["roll-out of web-2: 1 of 3 machines to go"]);
+  });
+
+  it("is spent first on a machine that is not ready", () => {
+    for (const unready of [0, 1, 2, 3]) {
+      const vms = [0, 1, 2, 3].map((ordinal) => moved(ordinal, { ready: ordinal !== unready }));
+      const seen = aChangedPool({
+        spec: { maxUnavailable: 1 },
+        vms,
+        instances: vms.map((_, ordinal) => stale(ordinal)),
+      });
+      expect(restartsOf(planOf(seen))).toEqual([`web-${unready}`]);
+    }
+  });
+
+  it("is not spent on a machine that goes because there are too many", () => {
+    const vms = [moved(0), moved(1), moved(2, { ready: false })];
+    const instances = [stale(0), anInstance(1, { revision: "web-2" }), stale(2, { ready: false })];
+    const plan = rollOut({ spec: { replicas: 2, maxUnavailable: 1 }, vms, instances });
+    expect([deletesOf(plan), restartsOf(plan)]).toEqual([["web-2"], ["web-0"]]);
+  });
+
+  it("lets a restart that was claimed be repeated, however young the instance is", () => {
+    const instance = stale(0, { ready: false, created: new Date(NOW - 5_000).toISOString() });
+    const restart = [{ ordinal: 0, uidPrefix: instance.uid.slice(0, 8) }];
+    expect(restartsOf(rollOut({ vms: [moved(0)], instances: [instance], claim: { restart } }))).toEqual(["web-0"]);
+  });
+
   it("lets an instance that is not ready boot for ten seconds before it is restarted", () => {
     const restartsAt = (created: string) =>
       restartsOf(rollOut({ vms: [moved(0)], instances: [stale(0, { ready: false, created })] }));
@@ -377,6 +577,13 @@ describe("maxUnavailable", () => {
     expect(restartsOf(plan).filter((name) => deletesOf(plan).includes(name))).toEqual([]);
   });
 
+  it("goes no further than the limits of a look with what it changes, either", () => {
+    const limits = { ...ACTING, updatesMax: 1 };
+    expect(stepsOf(planOf(aChangedPool({ vms: [aVm(0), aVm(1)] }), limits))).toEqual(["updateVm"]);
+    const labels = aChangedPool({ to: ANNOTATES, vms: [moved(0), moved(1)], instances: [stale(0), stale(1)] });
+    expect(stepsOf(planOf(labels, limits))).toEqual(["labelInstance"]);
+  });
+
   it("goes no further than the limits of a look, and nothing is restarted to close", () => {
     const plan = planOf(aChangedPool({ vms, instances }), { ...ACTING, restartsMax: 1 });
     expect(restartsOf(plan)).toHaveLength(1);
@@ -411,19 +618,27 @@ describe("names made of ordinals (D35)", () => {
   const template = (guest: Json = {}) => aTemplate({ guest: { volumes: volumes("s"), ...guest } });
   const naming = { nameGeneration: { appendIndexToSecretRefs: true } };
   const own = aVmSpec("web-1", { template: { metadata: {}, spec: { domain: {}, volumes: volumes("s") } } });
-  const planWith = (since: Claim["since"], to = template()) =>
+  const planWith = (since: Claim["since"], to = template(), ordinal = 0) =>
     rollOut({
       from: template(),
       to,
       spec: naming,
       claim: { since },
-      vms: [aVm(0, { spec: own })],
-      instances: [stale(0)],
+      vms: [aVm(ordinal, { spec: own })],
+      instances: [stale(ordinal)],
     });
   const patchIn = (plan: Plan) => JSON.stringify(updatesOf(plan)[0]?.patch);
 
   it("count when they changed since this deployment looks after the pool", () => {
     expect(patchIn(planWith({ at: NOW, generation: 1, naming: "+" }))).toContain('"secretName":"s-0"');
+  });
+
+  it("count for machines of generations since then, though they are as at the take-over", () => {
+    expect(patchIn(planWith({ at: NOW, generation: 1, naming: "+secrets" }))).toContain('"secretName":"s-0"');
+  });
+
+  it("are those of the machine's own number", () => {
+    expect(patchIn(planWith({ at: NOW, generation: 1, naming: "+" }, template(), 7))).toContain('"secretName":"s-7"');
   });
 
   it("count when they are others than at the take-over", () => {

@@ -1,11 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { claimedObject } from "../../shared/planning/claim.ts";
 import type { Vm } from "../../shared/planning/model.ts";
-import { POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { GUARDED_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
+import { planPass } from "../../shared/planning/plan.ts";
 import { ownerReferenceTo } from "../../shared/planning/template.ts";
 import {
   aClaim,
   aDisk,
+  anObservation,
   anOwner,
   aPool,
   aPoolWith,
@@ -18,7 +20,7 @@ import {
   POOL_UID,
   someVms,
 } from "../support/builders.ts";
-import { claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
+import { ACTING, claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, targetsOf } from "./plans.ts";
 
 const gone = { app: "gone" } as const;
 
@@ -47,6 +49,22 @@ describe("a machine whose labels left the pool", () => {
 
   it("is released while it is being deleted", () => {
     expect(namesOf(planOf({ vms: [aVm(0, { labels: gone, terminating: true })] }), "releaseVm")).toEqual(["web-0"]);
+  });
+
+  it("stays bound while its disks are to be kept and cannot be told", () => {
+    const pool = aPoolWith({ replicas: 1, scaleInStrategy: { proactive: { statePreservation: "Offline" } } });
+    const vm = aVm(0, { labels: gone, terminating: true, spec: null });
+    const plan = planPass({ ...anObservation({ pool, vms: [vm] }), specless: new Set([vm.uid]) }, ACTING);
+    expect(plan).toMatchObject({ needs: [], actions: [] });
+    expect(plan.reasons).toEqual(["web-0 is held: its spec cannot be read, so its disks cannot be kept"]);
+  });
+
+  it("leaves with its disks changed once, when it is being deleted and they are kept", () => {
+    const pool = aPoolWith({ replicas: 1, scaleInStrategy: { proactive: { statePreservation: "Offline" } } });
+    const vm = aVm(0, { labels: gone, terminating: true, annotations: { [GUARDED_ANNOTATION]: "data-0" } });
+    const plan = planOf({ pool, vms: [vm], disks: new Map([[vm.uid, [aDisk(0, { guarded: true })]]]) });
+    expect(kindsOf(plan)).toEqual(["changeDisk", "releaseVm"]);
+    expect(plan.actions[0]).toMatchObject({ released: true });
   });
 
   // The call that an earlier pass may still send carries the version from before the labels were changed: it misses.
@@ -265,6 +283,12 @@ describe("a machine of an earlier pool of the same name", () => {
     expect(planOf({ pool, vms })).toMatchObject({ needs: [{ read: "livingPools" }], actions: [] });
   });
 
+  it("is let go whatever other pools live beside this one", () => {
+    const other = { namespace: "default", name: "other", uid: OTHER_POOL_UID };
+    const plan = planOf({ pool, vms, livingPools: [other, self] });
+    expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
+  });
+
   it("stays where it is when this pool is gone by now: its own may be the one that came after", () => {
     const livingPools = [{ ...self, uid: EARLIER_POOL_UID }];
     expect(planOf({ pool, vms, livingPools })).toMatchObject({ needs: [], actions: [] });
@@ -298,6 +322,21 @@ describe("of an illegal pool", () => {
   it("a deleted machine is let go whatever its labels, and when no pool controls it any more", () => {
     const vms = [aVm(0, { ...DELETED, labels: gone }), aVm(1, { ...DELETED, pool: null })];
     expect(namesOf(planOf({ pool: illegal, vms }), "dropVmFinalizer")).toEqual(["web-0", "web-1"]);
+  });
+
+  it("a deleted machine that nothing but its name binds to the pool is left alone: its selector may be wrong", () => {
+    expect(planOf({ pool: illegal, vms: [aVm(0, { ...DELETED, pool: null, revision: null })] }).actions).toEqual([]);
+  });
+
+  it("deleted machines are let go in the order of their names, whatever the order of the list", () => {
+    const vms = someVms(3, DELETED).toReversed();
+    expect(namesOf(planOf({ pool: illegal, vms }), "dropVmFinalizer")).toEqual(["web-0", "web-1", "web-2"]);
+  });
+
+  it("no machine is let go before all that has to be read was read", () => {
+    const pool = aPoolWith({ maxUnavailable: "0%", scaleInStrategy: { proactive: { statePreservation: "Offline" } } });
+    const plan = planOf({ pool, vms: [aVm(0, DELETED), aVm(1, { ...DELETED, pool: null })] });
+    expect(plan).toMatchObject({ needs: [{ read: "disks" }], actions: [] });
   });
 
   it("a deleted machine is let go though the spec is garbage", () => {
