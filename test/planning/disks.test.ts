@@ -128,6 +128,36 @@ describe("the disks of a machine that lives", () => {
     expect(marksOf(plan)).toEqual([null]);
   });
 
+  it("lose nothing but the guard: other owners of theirs stay, however like a guard they look", () => {
+    const others = [
+      { apiVersion: "v1", kind: "ConfigMap", name: "default", uid: "config-map" },
+      { apiVersion: "example.com/v1", kind: "Namespace", name: "default", uid: "other-group" },
+      { ...guard, uid: "controlling", controller: true },
+    ];
+    const disk = aDisk(0, { guarded: true });
+    const owned = { ...disk, owners: [...disk.owners, ...others] };
+    for (const terminating of [false, true]) {
+      const vms = [aDiskVm(0, { ...MARKED(0), terminating })];
+      const [change] = changesOf(planWith({ pool: aDiskPool(DISABLED), vms, of: [[0, [owned]]] }));
+      expect(change?.metadata).toEqual({
+        ownerReferences: [expect.objectContaining({ uid: aVmUid(0) }), ...others],
+        labels: { [KEPT_FOR_LABEL]: null },
+        annotations: { [KEPT_ANNOTATION]: null },
+      });
+    }
+  });
+
+  it("are left alone while the spec that names them is not known", () => {
+    const vm = aDiskVm(0, { ...MARKED(0), spec: null });
+    expect(planWith({ pool: aDiskPool(DISABLED), vms: [vm] })).toMatchObject({ needs: [], actions: [] });
+  });
+
+  it("are noted in the order of their names", () => {
+    const spec = aVmSpec("web-1", { dataVolumeTemplates: [...templates("more-0"), ...templates("data-0")] });
+    const disks = [aDisk(0), { ...aDisk(0), name: "more-0" }];
+    expect(marksOf(planWith({ vms: [aVm(0, { spec })], of: [[0, disks]] }))).toEqual(["data-0 more-0"]);
+  });
+
   it("are waited for while KubeVirt has not made or taken them", () => {
     for (const disks of [[], [aDisk(0, { vmUid: null, guarded: true })]])
       expect(planWith({ vms: [aDiskVm(0)], of: [[0, disks]] }).actions).toEqual([]);
@@ -185,6 +215,23 @@ describe("the disks of a machine on its way out", () => {
     });
     expect(kindsOf(plan).slice(0, 2)).toEqual(["changeDisk", "dropVmFinalizer"]);
     expect(changesOf(plan)).toMatchObject([{ released: true, metadata: { ownerReferences: [guard] } }]);
+  });
+
+  it("need no word when they let go", () => {
+    expect(planWith({ vms: [leaving], of: [[0, [aDisk(0)]]] }).reasons).toEqual([]);
+  });
+
+  it("are changed only where there is something to change", () => {
+    const vm = aDiskVm(0, { terminating: true, ...MARKED(0) });
+    const disks = [aDisk(0, { guarded: true }), { ...aDisk(0), name: "more-0" }];
+    const plan = planWith({ pool: aDiskPool(DISABLED), vms: [vm], of: [[0, disks]] });
+    expect(changesOf(plan).map(({ disk }) => disk.name)).toEqual(["data-0"]);
+  });
+
+  it("say what they were made from though the template makes none now", () => {
+    const pool = aPool({ spec: aSpec({ replicas: 1, ...PROACTIVE }) });
+    const [change] = changesOf(planWith({ pool, vms: [leaving], of: [[0, [aDisk(0)]]] }));
+    expect(JSON.stringify(change?.metadata)).toContain("template");
   });
 
   it("let go of it though nothing guarded them", () => {
@@ -342,6 +389,45 @@ describe("a kept disk", () => {
     expect(createsOf(planWith({ pool: other, keptDisks: [disk] }))).toEqual([0]);
   });
 
+  it("rules its ordinal out when it was kept for another pool, and the pool says so", () => {
+    const kept = JSON.stringify({ pool: "other", machine: "other-0" });
+    const disk = aDisk(0, { vmUid: null, annotations: { [KEPT_ANNOTATION]: kept } });
+    const plan = planWith({ keptDisks: [disk] });
+    expect(createsOf(plan)).toEqual([1]);
+    expect(plan.announcements).toMatchObject([{ message: expect.stringContaining("was kept for pool other") }]);
+  });
+
+  it("is taken to fit when nothing says what it was made from, as the reference does", () => {
+    const kept = JSON.stringify({ pool: "web", machine: "web-0" });
+    const disk = aDisk(0, { vmUid: null, annotations: { [KEPT_ANNOTATION]: kept } });
+    expect(createsOf(planWith({ keptDisks: [disk] }))).toEqual([0]);
+  });
+
+  it("is compared with the template of its own name and of its machine's number", () => {
+    const two = (suffix: string) => [
+      ...templates(`data${suffix}`),
+      ...templates(`more${suffix}`, { storage: size("2Gi") }),
+    ];
+    const template = templateOf();
+    const pool = (replicas: number) =>
+      aDiskPool({
+        ...PROACTIVE,
+        replicas,
+        virtualMachineTemplate: { ...template, spec: { ...template.spec, dataVolumeTemplates: two("") } },
+      });
+    const filledIn = two("-3").map((one) => ({ ...one, spec: { ...one.spec, storageClassName: "fast" } }));
+    const vm = aVm(3, { terminating: true, spec: aVmSpec("web-1", { dataVolumeTemplates: filledIn }) });
+    const disks = ["data-3", "more-3"].map((name) => ({ ...aDisk(3), name }));
+    const left = changesOf(planWith({ pool: pool(4), vms: [vm], of: [[3, disks]] }));
+    const keptDisks = left.map(({ disk, metadata }) => {
+      const { annotations } = JSON.parse(JSON.stringify(metadata));
+      return { ...disk, owners: [], annotations };
+    });
+    const vms = [0, 1, 2].map((ordinal) => aDiskVm(ordinal, MARKED(ordinal)));
+    expect(keptDisks).toHaveLength(2);
+    expect(createsOf(planWith({ pool: pool(4), vms, keptDisks }))).toEqual([3]);
+  });
+
   it("is of interest only to a pool whose machines have disks", () => {
     expect(planOf({ pool: aPool({ spec: aSpec({ replicas: 1 }) }) }).needs).toEqual([]);
   });
@@ -356,6 +442,21 @@ describe("a kept disk", () => {
       wanted: STORAGE,
       fits: true,
     },
+    {
+      it: "fits though the cluster filled in the storage class and its size is in other words",
+      made: { storage: { ...size("1024Mi"), storageClassName: "fast" } },
+      asked: STORAGE,
+      wanted: STORAGE,
+      fits: true,
+    },
+    {
+      it: "does not fit a template that it was not made from",
+      made: classed("fast"),
+      asked: classed("slow"),
+      wanted: classed("slow"),
+      fits: false,
+    },
+    { it: "does not fit a template of another form", made: { pvc: {} }, asked: STORAGE, wanted: STORAGE, fits: false },
     { it: "does not fit another storage class", made: classed("fast"), wanted: classed("slow"), fits: false },
     { it: "does not fit a storage class where it had none", wanted: classed("slow"), fits: false },
   ])("$it", ({ wanted, fits, ...kept }) => {

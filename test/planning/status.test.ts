@@ -87,6 +87,11 @@ describe("whether there is something to write", () => {
     },
     { it: "yes when a condition must go", pool: withStatus({ ...SETTLED, conditions: [PAUSED] }), changed: true },
     {
+      it: "yes when a condition says something else",
+      pool: withStatus({ ...SETTLED, conditions: [{ ...PAUSED, message: "on holiday" }] }, { paused: true }),
+      changed: true,
+    },
+    {
       it: "no when a condition differs by fields that say nothing",
       pool: withStatus({ ...SETTLED, conditions: [{ ...PAUSED, lastProbeTime: null }] }, { paused: true }),
       changed: false,
@@ -139,8 +144,11 @@ describe("the condition of a paused pool", () => {
 
 describe("the condition of a failure", () => {
   const FAILURES: readonly (readonly [PassFailure["during"], string, string])[] = [
+    ["reading", "FailedRead", "error while reading quota"],
     ["scaleOut", "FailedScaleOut", "error during scale out: quota"],
     ["scaleIn", "FailedScaleIn", "error during scale in: quota"],
+    ["update", "FailedUpdate", "error during VM update: quota"],
+    ["pruning", "FailedRevisionPruning", "error while pruning vmpool revisions: quota"],
     ["upkeep", "FailedUpdate", "error during upkeep of machines: quota"],
   ];
   for (const [during, reason, message] of FAILURES) {
@@ -152,6 +160,30 @@ describe("the condition of a failure", () => {
       expect(announcements).toMatchObject([{ type: "Warning", reason, message }]);
     });
   }
+
+  const failing = (...failures: readonly PassFailure[]) => report(aPool(), { failures }).status.conditions;
+
+  it("comes with three messages, each once, and how many more there are", () => {
+    const three = ["a", "b", "a", "c"].map(scaleOut);
+    expect(failing(...three)).toMatchObject([{ message: "error during scale out: a; b; c" }]);
+    const more = ["d", "e"].map(scaleOut);
+    expect(failing(...three, ...more)).toMatchObject([{ message: "error during scale out: a; b; c; and 2 more" }]);
+  });
+
+  it("is told anew when only its reason, or only its message, is another", () => {
+    const told = (failure: PassFailure) =>
+      report(withStatus({ ...SETTLED, conditions: [FAILED] }), { failures: [failure] }).announcements.length;
+    expect(told(scaleOut("quota"))).toBe(0);
+    expect(told(scaleOut("no quota"))).toBe(1);
+    const reason = withStatus({ ...SETTLED, conditions: [{ ...FAILED, reason: "FailedScaleIn" }] });
+    expect(report(reason, { failures: [scaleOut("quota")] }).announcements).toHaveLength(1);
+  });
+
+  it("is told, and since now, when the condition before was not in force", () => {
+    const over = withStatus({ ...SETTLED, conditions: [{ ...FAILED, status: "False" }] });
+    const { status, announcements } = report(over, { failures: [scaleOut("quota")] });
+    expect([status.conditions?.[0]?.lastTransitionTime, announcements.length]).toEqual([TIME, 1]);
+  });
 
   it("keeps its time, and takes the current reason, which is told (D38)", () => {
     const pool = withStatus({ ...SETTLED, conditions: [FAILED] });

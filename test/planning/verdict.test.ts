@@ -361,6 +361,8 @@ describe("an illegal pool", () => {
 });
 
 const LEGAL: readonly { readonly it: string; readonly spec: Json }[] = [
+  { it: "maxUnavailable null", spec: aSpec({ maxUnavailable: null }) },
+  { it: "the smallest percentage", spec: aSpec({ maxUnavailable: "1%" }) },
   { it: "nothing but what is required", spec: aSpec() },
   { it: "a selector that matches everything", spec: aSpec({ selector: {} }) },
   { it: "no replicas", spec: aSpec({ replicas: undefined }) },
