@@ -112,10 +112,11 @@ export function isSameStatus(a: PoolStatus | undefined, b: PoolStatus): boolean 
 }
 
 function failureCondition({ now, verdict, failures }: StatusInput): Condition | undefined {
-  const [reason, message] = verdict.legal
+  const told = verdict.legal
     ? describeFailures(failures)
-    : ["InvalidSpec", describeProblems(verdict.problems)];
-  if (reason === undefined || message === undefined) return undefined;
+    : (["InvalidSpec", describeProblems(verdict.problems)] as const);
+  if (told === undefined) return undefined;
+  const [reason, message] = told;
   return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
 }
 
@@ -123,11 +124,9 @@ function failureCondition({ now, verdict, failures }: StatusInput): Condition | 
 const MESSAGES_MAX = 3;
 
 /** The reason of the first failure; the messages of all, each once and in one order, since calls end in any. */
-function describeFailures(
-  failures: readonly PassFailure[],
-): readonly [string, string] | readonly [undefined, undefined] {
+function describeFailures(failures: readonly PassFailure[]): readonly [string, string] | undefined {
   const [first] = failures;
-  if (first === undefined) return [undefined, undefined];
+  if (first === undefined) return undefined;
   const byMeaning = new Map(failures.map(({ message }) => [withoutNumbers(message), message]));
   const messages = [...byMeaning].sort(([a], [b]) => compareText(a, b)).map(([, message]) => message);
   const more = messages.length > MESSAGES_MAX ? `; and ${messages.length - MESSAGES_MAX} more` : "";

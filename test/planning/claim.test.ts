@@ -11,6 +11,7 @@ import {
   readClaim,
 } from "../../shared/planning/claim.ts";
 import { rankForScaleIn } from "../../shared/planning/scale-in.ts";
+import { planScaleOut } from "../../shared/planning/scale-out.ts";
 import {
   aClaim,
   aPool,
@@ -63,6 +64,12 @@ describe("unfinished creates", () => {
 
   it("count once", () => {
     expect(createsOf(planOf({ pool: poolWith(3, { create: claimed(4) }), vms: [aVm(0)] }))).toEqual([1, 4]);
+  });
+
+  it("are no more carried on from an earlier claim once they are repeated", () => {
+    const input = { owned: [], taken: new Set<number>(), preferred: [], createsMax: 250 };
+    const { create, carried } = planScaleOut({ ...input, replicas: 2, unfinished: claimed(4) });
+    expect([create, carried]).toEqual([[0, 4], new Map()]);
   });
 
   it("are repeated lowest first when one loop may not send all", () => {
@@ -593,6 +600,7 @@ describe("the text of a claim", () => {
     { it: "with ordinals that are none", text: JSON.stringify({ ...good, create: { [good.at]: "-1" } }) },
     { it: "with an empty group", text: JSON.stringify({ ...good, create: { [good.at]: "" } }) },
     { it: "with a group whose time is none", text: JSON.stringify({ ...good, create: { noon: "1" } }) },
+    { it: "with a restart without a UID", text: JSON.stringify({ ...good, restart: "3:" }) },
     { it: "with a delete without a UID", text: JSON.stringify({ ...good, delete: "3:" }) },
     { it: "with more than 500 deletes", text: JSON.stringify({ ...good, delete: Array(501).fill("1:abc").join(" ") }) },
     { it: "longer than any claim", text: JSON.stringify({ ...good, more: "x".repeat(64_000) }) },

@@ -491,6 +491,10 @@ describe("the disks that a spec names", () => {
     });
   });
 
+  it("are none where its template says nothing", () => {
+    expect(diskNamesOf({ template: {} })).toEqual({ templates: [], dataVolumes: [], claims: [] });
+  });
+
   it("keep the owners that are not the machine", () => {
     const owners = [
       anOwner(aVmUid(0), { kind: "VirtualMachine", apiVersion: "kubevirt.io/v1" }),

@@ -193,6 +193,11 @@ describe("a machine that cannot start", () => {
     expect(plan.reasons).toEqual([]);
   });
 
+  it("says how often it failed, in a row or once", () => {
+    const once = planOf({ vms: [aVm(0, { ready: false, failures: 1 })], spec: after(null, 1) });
+    expect(once.actions[1]).toMatchObject({ complaint: "it failed to start" });
+  });
+
   it("of another owner, or of nobody, is none of the pool's (D01)", () => {
     const strangers = [aVm(1, { ...CRASHING, pool: null }), aVm(2, { ...CRASHING, pool: "another-uid" })];
     expect(deletesOf(planOf({ vms: [aVm(0), ...strangers], spec: { replicas: 1 } }))).toEqual([]);

@@ -7,7 +7,7 @@ import { type Instance, isOwnedBy, poolSpecSchema, type Vm } from "../../shared/
 import { CLAIM_ANNOTATION, REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
 import type { Limits, Observation, Plan } from "../../shared/planning/plan.ts";
 import { templateHash } from "../../shared/planning/template-change.ts";
-import { resolveMaxUnavailable } from "../../shared/planning/update.ts";
+import { isUpToDate, resolveMaxUnavailable } from "../../shared/planning/update.ts";
 import { judge } from "../../shared/planning/verdict.ts";
 import {
   aClaim,
@@ -291,6 +291,10 @@ describe("the record of a roll-out", () => {
     expect(
       planOf({ pool: aPool({ generation: 2, spec, claim: aClaim({ generation: 2, rollout }) }), vms, narrow: true }),
     ).toMatchObject({ needs: [], actions: [], reasons: [] });
+  });
+
+  it("is not that of any template when there is none", () => {
+    expect(isUpToDate(undefined, judgeSpec(aSpec()))).toBe(false);
   });
 
   it("is doubted when a machine names another revision", () => {

@@ -140,6 +140,7 @@ describe("scale out", () => {
     const input = { owned: someVms(2), taken: new Set([0, 1]), unfinished: new Map<number, number>(), createsMax: 250 };
     expect(planScaleOut({ ...input, replicas: 3, preferred: [5, 7, 9] }).create).toEqual([5]);
     expect(planScaleOut({ ...input, replicas: 2, preferred: [5, 7, 9] }).create).toEqual([]);
+    expect(planScaleOut({ ...input, replicas: 3, preferred: [1, 7] }).create).toEqual([7]);
   });
 
   it("creates at most 250 machines in one loop, the lowest first", () => {

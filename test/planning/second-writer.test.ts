@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Pool } from "../../shared/planning/model.ts";
 import { resyncCause } from "../../shared/planning/schedule.ts";
-import { findSecondWriter } from "../../shared/planning/second-writer.ts";
+import { findSecondWriter, isOfAnother } from "../../shared/planning/second-writer.ts";
 import { type PassFailure, reportStatus } from "../../shared/planning/status.ts";
 import { judge } from "../../shared/planning/verdict.ts";
 import {
@@ -154,7 +154,9 @@ describe("the status of a pool with two writers", () => {
   it("names both deployments", () => {
     const { status } = report(aPool({ status: SETTLED, claim: claimedBy("blue", 0) }), { by: "green" });
     expect(status.conditions).toEqual([told("OtherDeployment")]);
-    expect(status.conditions?.[0]?.message).toMatch(/^deployment "blue" .*this is deployment "green": /);
+    expect(status.conditions?.[0]?.message).toMatch(
+      /^deployment "blue" .* within 10 minutes, and this is deployment "green": /,
+    );
   });
 
   it("is written once, however often the other writes", () => {
@@ -165,6 +167,30 @@ describe("the status of a pool with two writers", () => {
       announcements: [],
       status: { ...first.status, replicas: 2 },
     });
+  });
+
+  it("is written again when there is something else to say", () => {
+    const claim = claimedBy("blue", 0);
+    const first = report(aPool({ status: SETTLED, claim }), { by: "green" });
+    const again = report(aPool({ status: first.status, claim }), { by: "yellow" });
+    expect([again.changed, again.announcements.length]).toEqual([true, 1]);
+  });
+
+  it("leaves the selector's text to the other, too, once there is one", () => {
+    const told = (status: Json) => report(aPool({ status, inTreeWroteAt: AFTER })).status.labelSelector;
+    expect(told({ ...SETTLED, labelSelector: "by the other" })).toBe("by the other");
+    expect(told({ replicas: 3 })).toBe("app=web");
+  });
+
+  it("keeps no condition of another kind for the other's, whatever its reason", () => {
+    const condition = {
+      type: "ReplicaFailure",
+      status: "True",
+      lastTransitionTime: at(NOW),
+      reason: "OtherDeployment",
+    };
+    expect(isOfAnother(condition, NOW)).toBe(false);
+    expect(isOfAnother({ ...condition, type: "SecondWriter" }, NOW)).toBe(true);
   });
 
   it("keeps conditions that the other has written", () => {

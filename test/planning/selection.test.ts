@@ -396,6 +396,10 @@ describe("selectors", () => {
     it(`match nothing with ${name}`, () => expect(filterBySelectors({ selectors }, vms)).toEqual([]));
   }
 
+  it("say nothing with a field that is null", () => {
+    expect(filterBySelectors({ selectors: { fieldSelector: null } }, vms)).toEqual(vms);
+  });
+
   it("say how many machines each of them leaves out", () => {
     const policy = { selectors: { labelSelector: front, nodeSelectorRequirementMatcher: inA } };
     const unread = aVm(3, { spec: null });

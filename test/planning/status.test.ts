@@ -21,6 +21,14 @@ const PAUSED: Json = {
   reason: "SuccessfulPaused",
   message: "Pool controller is paused",
 };
+/** What another deployment has to say, for a while. */
+const OTHERS: Json = {
+  type: "SecondWriter",
+  status: "True",
+  lastTransitionTime: TIME,
+  reason: "OtherDeployment",
+  message: "two of them",
+};
 const FAILED: Json = {
   type: "ReplicaFailure",
   status: "True",
@@ -86,6 +94,16 @@ describe("whether there is something to write", () => {
       changed: true,
     },
     { it: "yes when a condition must go", pool: withStatus({ ...SETTLED, conditions: [PAUSED] }), changed: true },
+    {
+      it: "no when conditions are in another order",
+      pool: withStatus({ ...SETTLED, conditions: [PAUSED, OTHERS] }, { paused: true }),
+      changed: false,
+    },
+    {
+      it: "no when conditions are in their own order",
+      pool: withStatus({ ...SETTLED, conditions: [OTHERS, PAUSED] }, { paused: true }),
+      changed: false,
+    },
     {
       it: "yes when a condition says something else",
       pool: withStatus({ ...SETTLED, conditions: [{ ...PAUSED, message: "on holiday" }] }, { paused: true }),
