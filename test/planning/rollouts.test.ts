@@ -361,7 +361,8 @@ describe("revisions that nothing names", () => {
   });
 
   it("stay while a machine is moved, which is what is done then", () => {
-    const plan = withUnused({ vms: swap(moved, 0, aVm(0, { revision: "web-0" })) });
+    const own = [unused, aRevision(), inForce];
+    const plan = withUnused({ vms: swap(moved, 0, aVm(0)), revisions: own, ownRevisions: own });
     expect([updatesOf(plan).length, prunesOf(plan)]).toEqual([1, []]);
   });
 

@@ -250,8 +250,7 @@ describe("a proactive update", () => {
     expect(restartsOf(rollOut({ ...change, vms: [vm], instances: [stale(0)] }))).toEqual(["web-0"]);
   });
 
-  it("claims nothing to move machines or to label instances", () => {
-    expect(kindsOf(rollOut({ vms: [aVm(0)], instances: [stale(0)] }))).toEqual(["updateVm"]);
+  it("claims nothing to label instances", () => {
     expect(kindsOf(rollOut({ to: ANNOTATES, vms: [moved(0)], instances: [stale(0)] }))).toEqual(["labelInstance"]);
   });
 

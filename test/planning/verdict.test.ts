@@ -123,6 +123,11 @@ const ILLEGAL: readonly Illegal[] = [
     spec: aSpec({ updateStrategy: { proactive: {}, opportunistic: {}, unmanaged: {} } }),
     says: ["spec.updateStrategy", "only one strategy", "unmanaged, opportunistic, proactive"],
   },
+  {
+    it: "a template without metadata",
+    spec: aSpec({ virtualMachineTemplate: { spec: { template: {} } } }),
+    says: ["spec.selector", "which are empty"],
+  },
   { it: "maxUnavailable 0", spec: aSpec({ maxUnavailable: 0 }), says: ["spec.maxUnavailable", "greater than 0"] },
   {
     it: "a negative maxUnavailable",
