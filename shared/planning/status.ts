@@ -112,12 +112,15 @@ export function isSameStatus(a: PoolStatus | undefined, b: PoolStatus): boolean 
 }
 
 function failureCondition({ now, verdict, failures }: StatusInput): Condition | undefined {
-  const told = verdict.legal
-    ? describeFailures(failures)
-    : (["InvalidSpec", describeProblems(verdict.problems)] as const);
+  const told = describeTrouble(verdict, failures);
   if (told === undefined) return undefined;
   const [reason, message] = told;
   return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
+}
+
+function describeTrouble(verdict: Verdict, failures: readonly PassFailure[]): readonly [string, string] | undefined {
+  if (!verdict.legal) return ["InvalidSpec", describeProblems(verdict.problems)];
+  return describeFailures(failures);
 }
 
 /** How many different messages one condition shows. */
