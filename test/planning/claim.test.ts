@@ -459,6 +459,13 @@ describe("the record of the roll-out", () => {
     expect(claimIn(plan)?.rollout).toEqual(aRollout(aSpec(), "web-1"));
   });
 
+  it("does not begin with the first machines of a pool that was there before: revisions of older templates are to go first", () => {
+    const claim = aClaim({ rollout: undefined });
+    const plan = planOf({ pool: aPoolWith({ replicas: 2 }, { generation: 3, claim }) });
+    expect(createsOf(plan)).toEqual([0, 1]);
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
   it("does not begin beside a create of an earlier pass, whose template may have been another", () => {
     const claim = aClaim({ create: claimed(0), rollout: undefined });
     const plan = planOf({ pool: aPoolWith({ replicas: 2 }, { claim }), vms: [aForeigner(0)] });
