@@ -21,9 +21,11 @@ const CHECKS = [
   { name: "format and lint", args: ["node_modules/@biomejs/biome/bin/biome", "check", "--error-on-warnings", "."] },
   { name: "types", args: ["node_modules/typescript/bin/tsc", "-p", "."] },
 ] as const;
+/** The tests of the planner notice each small break of what has changed in it. */
+const MUTATIONS = { name: "mutations of the planner", args: ["test/mutation/main.ts", "--changed"] } as const;
 
 /** A check that is one command counts as one test. */
-function check({ name, args }: (typeof CHECKS)[number]): Tally {
+function check({ name, args }: (typeof CHECKS)[number] | typeof MUTATIONS): Tally {
   process.stdout.write(`\n${name}\n`);
   const { status } = spawnSync(process.execPath, args, { stdio: "inherit" });
   return status === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
@@ -61,7 +63,7 @@ function runAll(what: string | undefined): readonly Tally[] {
     case "unit":
       return [runTests(["unit"])];
     case undefined:
-      return [...CHECKS.map(check), runTests(["unit", "real"])];
+      return [...CHECKS.map(check), check(MUTATIONS), runTests(["unit", "real"])];
     default:
       process.stderr.write(`"${what}" is not something to run: leave it out, or give check or unit\n`);
       return [{ passed: 0, failed: 1 }];

@@ -522,8 +522,8 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
 }
 
 /** The first machines of a new pool follow the template because nothing else can be there; an older pool may have revisions left. */
-function rolloutAfter({ claim, update, out, choice, spec, isEmpty }: Decision): Rollout | undefined {
-  const isFirst = claim === undefined && isEmpty && out.carried.size === 0;
+function rolloutAfter({ claim, update, choice, spec, isEmpty }: Decision): Rollout | undefined {
+  const isFirst = claim === undefined && isEmpty;
   if (!isFirst || choice === undefined || !("name" in choice)) return update.rollout;
   return { template: templateHash(spec), revisions: [choice.name], instances: true };
 }

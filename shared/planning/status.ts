@@ -179,8 +179,8 @@ function keepTransition(condition: Condition, previous: PoolStatus | undefined):
  * pass, and each change of the status wakes the next.
  */
 function keepMessage(condition: Condition, previous: PoolStatus | undefined): Condition {
-  const { reason, message } = conditionOf(previous, condition.type) ?? {};
-  if (reason !== condition.reason || typeof message !== "string") return condition;
+  const { message } = conditionOf(previous, condition.type) ?? {};
+  if (typeof message !== "string") return condition;
   return withoutNumbers(message) === withoutNumbers(condition.message ?? "") ? { ...condition, message } : condition;
 }
 

@@ -37,6 +37,28 @@ const FAILED: Json = {
   message: "error during scale out: quota",
 };
 
+describe("the message of a failure", () => {
+  const failing = (message: Json | string | null) => withStatus({ ...SETTLED, conditions: [{ ...FAILED, message }] });
+
+  it.each([
+    ["5 of 7 used, request 8f3e", "6 of 7 used, request 77a0"],
+    ["dial tcp 10.0.0.1:41002: refused", "dial tcp 10.0.0.1:51877: refused"],
+  ])("stays while only numbers differ: %s, then %s", (before, after) => {
+    const { status, changed } = report(failing(`error during scale out: ${before}`), { failures: [scaleOut(after)] });
+    expect(status.conditions).toMatchObject([{ message: `error during scale out: ${before}` }]);
+    expect(changed).toBe(false);
+  });
+
+  it.each([["quota is used up"], [null]])(
+    "is the new one when words differ, or there was none: %j, then another",
+    (before) => {
+      const { status, changed } = report(failing(before), { failures: [scaleOut("denied")] });
+      expect(status.conditions).toMatchObject([{ message: "error during scale out: denied" }]);
+      expect(changed).toBe(true);
+    },
+  );
+});
+
 describe("the counts", () => {
   it("are those of live machines", () => {
     const members = [aVm(0), aVm(1, { ready: false }), aVm(2, { terminating: true })];

@@ -21,6 +21,13 @@ const UPDATE_SELECTORS = "spec.updateStrategy.proactive.selectionPolicy.selector
 
 const template = (metadata: Json, spec: Json = { template: {} }) => ({ metadata, spec });
 
+/** Asks for the template's label or for one of many others, in a text of so many characters. */
+function selectorOfLength(length: number): Json {
+  const values = Array.from({ length: 124 }, (_, index) => String(index).padStart(63, "v"));
+  const rest = length - "app in (web,)".length - values.join(",").length - ",".length;
+  return { matchExpressions: [{ key: "app", operator: "In", values: ["web", ...values, "r".repeat(rest)] }] };
+}
+
 const ILLEGAL: readonly Illegal[] = [
   { it: "no spec", spec: undefined, says: ["spec"] },
   { it: "a spec that is no object", spec: "yes", says: ["spec: must be an object, not a text"] },
@@ -41,6 +48,13 @@ const ILLEGAL: readonly Illegal[] = [
     it: "a null selector",
     spec: aSpec({ selector: null }),
     says: ["spec.selector: missing selector: write matchLabels"],
+  },
+  {
+    it: "a selector whose text is too long for an address",
+    spec: aSpec({ selector: selectorOfLength(8_001) }),
+    says: [
+      "spec.selector: its text is of 8001 characters, more than the 8000 that fit an address: ask for fewer labels",
+    ],
   },
   {
     it: "a selector with an unknown field",
@@ -366,6 +380,7 @@ describe("an illegal pool", () => {
 });
 
 const LEGAL: readonly { readonly it: string; readonly spec: Json }[] = [
+  { it: "a selector whose text just fits an address", spec: aSpec({ selector: selectorOfLength(8_000) }) },
   { it: "maxUnavailable null", spec: aSpec({ maxUnavailable: null }) },
   { it: "the smallest percentage", spec: aSpec({ maxUnavailable: "1%" }) },
   { it: "nothing but what is required", spec: aSpec() },
