@@ -39,6 +39,8 @@ export const STEPS = 200;
 const MINUTE_MS = 60_000;
 /** Longer than every wait that the design knows, one after the other, and two full looks of the schedule. */
 const PEACE_MINUTES = 30;
+/** Of all pools together, in peace, whatever was under way: a step of KubeVirt's each, and those of the claim's waits. */
+const PASSES_TO_MATCH_MAX = 60;
 /** A full look of the schedule and the longest wait: what is then not settled never will be. */
 const REST_MINUTES = 14;
 const VERIFY_MINUTES = 11;
@@ -768,6 +770,10 @@ async function makePeace(run: Run): Promise<void> {
   if (run.failure !== undefined) return;
   if (!isDone()) {
     run.failure = `invariant 9: after ${PEACE_MINUTES} minutes of peace ${mismatches(world.cluster).join("; ")}`;
+    return;
+  }
+  if (run.passes > PASSES_TO_MATCH_MAX) {
+    run.failure = `invariant 9: ${run.passes} passes in peace until everything matches`;
     return;
   }
   const before = world.cluster.store.journal.length;
