@@ -1,5 +1,5 @@
 /** `npm run outages`: faults of real servers for as long as wanted, with figures at the end, or the story of what went wrong. */
-import { parseArgs } from "node:util";
+import { freshSeed, readOptions, wholeNumber } from "../support/command-line.ts";
 import { runOutages } from "./outages.ts";
 
 const MINUTES_MAX = 24 * 60;
@@ -21,20 +21,24 @@ Options:
 Exit codes: 0 all went well, 1 something is wrong (the story is told), 2 a wrong option.
 `;
 
-process.exitCode = await main(process.argv.slice(2));
+const values = readOptions({
+  minutes: { type: "string", default: "10" },
+  seed: { type: "string", default: freshSeed() },
+  pools: { type: "string", default: "20" },
+  help: { type: "boolean", default: false },
+});
+
+process.exitCode = await main();
 process.exit();
 
-async function main(args: readonly string[]): Promise<number> {
-  const options = readOptions(args);
-  if (options === "help") {
+async function main(): Promise<number> {
+  if (values.help) {
     process.stdout.write(HELP);
     return 0;
   }
-  if (typeof options === "string") {
-    process.stderr.write(`${options}. See npm run outages -- --help\n`);
-    return 2;
-  }
-  const { minutes, seed, pools } = options;
+  const minutes = wholeNumber("minutes", values.minutes, { min: 1, max: MINUTES_MAX });
+  const seed = wholeNumber("seed", values.seed);
+  const pools = wholeNumber("pools", values.pools, { min: 1, max: POOLS_MAX });
   process.stdout.write(`seed ${seed}, ${pools} pools, faults for ${minutes} minutes\n`);
   const ending = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ending.abort());
@@ -55,40 +59,4 @@ async function main(args: readonly string[]): Promise<number> {
   process.stdout.write(`\n${story.slice(-STORY_LINES_MAX).join("\n")}\n\n${violations.join("\n")}\n`);
   process.stdout.write(`again: npm run outages -- --seed ${seed} --minutes ${minutes} --pools ${pools}\n`);
   return 1;
-}
-
-interface Options {
-  readonly minutes: number;
-  readonly seed: number;
-  readonly pools: number;
-}
-
-/** A text says what is wrong. */
-function readOptions(args: readonly string[]): Options | "help" | string {
-  try {
-    const { values } = parseArgs({
-      args: [...args],
-      strict: true,
-      allowPositionals: false,
-      options: {
-        minutes: { type: "string", default: "10" },
-        seed: { type: "string", default: String(Date.now() % 1_000_000) },
-        pools: { type: "string", default: "20" },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-    if (values.help) return "help";
-    const minutes = wholeNumber("--minutes", values.minutes, { min: 1, max: MINUTES_MAX });
-    const seed = wholeNumber("--seed", values.seed, { min: 0, max: 999_999_999 });
-    const pools = wholeNumber("--pools", values.pools, { min: 1, max: POOLS_MAX });
-    return { minutes, seed, pools };
-  } catch (error) {
-    return error instanceof Error ? (error.message.split(/\. |\n/)[0] ?? "") : "the options cannot be read";
-  }
-}
-
-function wholeNumber(name: string, text: string, { min, max }: { readonly min: number; readonly max: number }): number {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= min && value <= max) return value;
-  throw new RangeError(`${name} takes a whole number from ${min} to ${max}, not "${text}"`);
 }

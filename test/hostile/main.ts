@@ -1,5 +1,5 @@
 /** `npm run fuzz`: tries the rules of hostile input with many inputs, tells how far it is, and stops at the first that is broken. */
-import { parseArgs } from "node:util";
+import { createProgressLine, freshSeed, readOptions, refuse, wholeNumber } from "../support/command-line.ts";
 import { PROPERTIES } from "./properties.ts";
 
 const HELP = `Usage: npm run fuzz -- [options]
@@ -16,26 +16,32 @@ Options:
 /** Inputs of one seed, between two lines of progress. */
 const BATCH = 1_000;
 
-process.exitCode = await main(process.argv.slice(2));
+const values = readOptions({
+  inputs: { type: "string", default: "100000" },
+  seed: { type: "string", default: freshSeed() },
+  only: { type: "string", default: "" },
+  help: { type: "boolean", default: false },
+});
 
-async function main(args: readonly string[]): Promise<number> {
-  const options = readOptions(args);
-  if (typeof options === "string") {
-    process.stderr.write(options);
-    return 2;
-  }
-  if (options.help) {
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  if (values.help) {
     process.stdout.write(HELP);
     return 0;
   }
+  const options = {
+    inputs: wholeNumber("inputs", values.inputs, { min: 1 }),
+    seed: wholeNumber("seed", values.seed),
+    only: values.only,
+  };
+  const line = createProgressLine();
   const chosen = PROPERTIES.filter(({ name }) => name.includes(options.only));
   const weights = chosen.reduce((sum, { weight }) => sum + weight, 0);
-  if (chosen.length === 0) {
-    process.stderr.write(
-      `no rule has "${options.only}" in its name; there are:\n${PROPERTIES.map(({ name }) => `  ${name}\n`).join("")}`,
+  if (chosen.length === 0)
+    refuse(
+      `no rule has "${options.only}" in its name; there are:\n${PROPERTIES.map(({ name }) => `  ${name}`).join("\n")}\n`,
     );
-    return 2;
-  }
   const startedAt = performance.now();
   process.stdout.write(`${options.inputs} inputs from seed ${options.seed} on\n`);
   let total = 0;
@@ -52,43 +58,12 @@ async function main(args: readonly string[]): Promise<number> {
         return 1;
       }
       total += batch;
-      if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${name}: ${done + batch} of ${inputs}`);
+      line.show(`${name}: ${done + batch} of ${inputs}`, (done + batch) / inputs);
     }
     const seconds = ((performance.now() - startedAt) / 1_000).toFixed(0);
-    process.stdout.write(
-      `${process.stderr.isTTY ? "\r\u001b[K" : ""}${seconds.padStart(5)} s  ${inputs} inputs: ${name}\n`,
-    );
+    line.clear();
+    process.stdout.write(`${seconds.padStart(5)} s  ${inputs} inputs: ${name}\n`);
   }
   process.stdout.write(`${total} inputs, no rule broken\n`);
   return 0;
-}
-
-interface Options {
-  readonly inputs: number;
-  readonly seed: number;
-  readonly only: string;
-  readonly help: boolean;
-}
-
-/** The options, or what is wrong with them. */
-function readOptions(args: readonly string[]): Options | string {
-  try {
-    const { values } = parseArgs({
-      args: [...args],
-      strict: true,
-      allowPositionals: false,
-      options: {
-        inputs: { type: "string", default: "100000" },
-        seed: { type: "string", default: String(Date.now() % 1_000_000_000) },
-        only: { type: "string", default: "" },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-    const { inputs, seed, only, help } = values;
-    if (!/^[1-9]\d{0,8}$/.test(inputs)) return `--inputs takes a whole number from 1, not "${inputs}"\n`;
-    if (!/^\d{1,9}$/.test(seed)) return `--seed takes a whole number, not "${seed}"\n`;
-    return { inputs: Number(inputs), seed: Number(seed), only, help };
-  } catch (error) {
-    return `${error instanceof Error ? error.message : "the options cannot be read"}\n`;
-  }
 }

@@ -1,6 +1,7 @@
 /** `npm run sabotage`: puts known bugs into copies of the sources, one at a time, and tells what catches each. */
-import { parseArgs } from "node:util";
+
 import { createRandom } from "../simulation/random.ts";
+import { createProgressLine, freshSeed, readOptions, refuse, wholeNumber } from "../support/command-line.ts";
 import { BUGS, type Bug } from "./bugs.ts";
 import { check } from "./check.ts";
 
@@ -17,40 +18,27 @@ first seeds, else the test that is named for it. The working tree is only read.
   --list        tells the bugs and what is wrong with them, and runs nothing
   --help        this text
 `;
-const BAR_WIDTH = 30;
-const BAR_INTERVAL_MS = 200;
 
-const { values } = parseArgs({
-  options: {
-    only: { type: "string" },
-    sample: { type: "string" },
-    seed: { type: "string", default: String(Date.now() % 1_000_000_000) },
-    seeds: { type: "string", default: "300" },
-    jobs: { type: "string", default: "2" },
-    list: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
-  },
+const values = readOptions({
+  only: { type: "string" },
+  sample: { type: "string" },
+  seed: { type: "string", default: freshSeed() },
+  seeds: { type: "string", default: "300" },
+  jobs: { type: "string", default: "2" },
+  list: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
 });
-
-function fail(message: string): never {
-  process.stderr.write(`${message}\n`);
-  return process.exit(1);
-}
-
-function wholeNumber(name: string, text: string, min: number): number {
-  if (/^\d{1,9}$/.test(text) && Number(text) >= min) return Number(text);
-  return fail(`--${name} takes a whole number from ${min} on, not "${text}"`);
-}
+const line = createProgressLine();
 
 function chooseBugs(): readonly Bug[] {
   const names = values.only?.split(",");
   const unknown = names?.filter((name) => !BUGS.some((bug) => bug.name === name)) ?? [];
-  if (unknown.length > 0) return fail(`there is no bug ${unknown.join(", ")}: --list names them`);
+  if (unknown.length > 0) return refuse(`there is no bug ${unknown.join(", ")}: --list names them`);
   const named = BUGS.filter(({ name }) => names?.includes(name) ?? true);
   if (values.sample === undefined) return named;
-  const seed = wholeNumber("seed", values.seed, 0);
+  const seed = wholeNumber("seed", values.seed);
   process.stdout.write(`chosen by --seed ${seed}\n`);
-  return sampleOf(named, wholeNumber("sample", values.sample, 1), seed);
+  return sampleOf(named, wholeNumber("sample", values.sample, { min: 1 }), seed);
 }
 
 /** So many of the bugs, in their order. */
@@ -67,20 +55,15 @@ interface Progress {
   done: number;
   /** Of the bugs under way. */
   readonly seeds: Map<string, number>;
-  shownAt: number;
 }
 
-function showBar(progress: Progress): void {
-  if (!process.stderr.isTTY || performance.now() - progress.shownAt < BAR_INTERVAL_MS) return;
-  progress.shownAt = performance.now();
-  const filled = Math.floor((progress.done / progress.bugs) * BAR_WIDTH);
-  const bar = `${"█".repeat(filled)}${"░".repeat(BAR_WIDTH - filled)}`;
-  const underWay = [...progress.seeds].map(([name, seeds]) => `${name} (${seeds})`).join(", ");
-  process.stderr.write(`\r\u001b[K${bar} ${progress.done}/${progress.bugs} bugs: ${underWay}`);
+function showBar({ seeds, done, bugs }: Progress): void {
+  const underWay = [...seeds].map(([name, count]) => `${name} (${count})`).join(", ");
+  line.show(`${done}/${bugs} bugs: ${underWay}`, done / bugs);
 }
 
 function showRow(text: string): void {
-  if (process.stderr.isTTY) process.stderr.write("\r\u001b[K");
+  line.clear();
   process.stdout.write(`${text.trimEnd()}\n`);
 }
 
@@ -104,7 +87,7 @@ async function lookFor(bug: Bug, progress: Progress, signal: AbortSignal): Promi
   };
   try {
     const { by, seeds, durationMs } = await check(bug, {
-      seedsMax: wholeNumber("seeds", values.seeds, 0),
+      seedsMax: wholeNumber("seeds", values.seeds),
       onSeed,
       signal,
     });
@@ -134,10 +117,10 @@ async function main(): Promise<number> {
   }
   const controller = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => controller.abort());
-  const progress: Progress = { bugs: bugs.length, width, done: 0, seeds: new Map(), shownAt: 0 };
+  const progress: Progress = { bugs: bugs.length, width, done: 0, seeds: new Map() };
   process.stdout.write(`${rowOf(width, ["bug", "seeds", "seconds", "caught by"])}\n`);
   const survived: string[] = [];
-  const jobs = wholeNumber("jobs", values.jobs, 1);
+  const jobs = wholeNumber("jobs", values.jobs, { min: 1 });
   const waiting = [...bugs];
   await Promise.all(
     Array.from({ length: jobs }, async () => {
@@ -147,7 +130,7 @@ async function main(): Promise<number> {
     }),
   );
   if (controller.signal.aborted) return 130;
-  if (process.stderr.isTTY) process.stderr.write("\r\u001b[K");
+  line.clear();
   if (survived.length > 0) process.stdout.write(`survived: ${survived.join(", ")}\n`);
   process.stdout.write(`${bugs.length - survived.length} of ${bugs.length} caught\n`);
   return survived.length === 0 ? 0 : 1;

@@ -1,5 +1,5 @@
 /** `npm run search`: searches the states of a pool under everything that can happen to it, as far as it is let; tells the shortest way to what is wrong. */
-import { parseArgs } from "node:util";
+import { readOptions, wholeNumber } from "../support/command-line.ts";
 import { largeScopes, SCOPES } from "./scopes.ts";
 import { type Progress, type SearchResult, search } from "./search.ts";
 
@@ -16,22 +16,14 @@ const HELP = `Searches the states of a pool with the real planner: overlapping p
 `;
 const MINUTE_MS = 60_000;
 
-const { values } = parseArgs({
-  options: {
-    replicas: { type: "string", default: "3" },
-    acts: { type: "string", default: "2" },
-    states: { type: "string", default: "10000000" },
-    minutes: { type: "string", default: "100000" },
-    small: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
-  },
+const values = readOptions({
+  replicas: { type: "string", default: "3" },
+  acts: { type: "string", default: "2" },
+  states: { type: "string", default: "10000000" },
+  minutes: { type: "string", default: "100000" },
+  small: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
 });
-
-function wholeNumber(name: string, text: string, max: number): number {
-  if (/^\d{1,9}$/.test(text) && Number(text) <= max) return Number(text);
-  process.stderr.write(`--${name} takes a whole number up to ${max}, not "${text}"\n`);
-  return process.exit(1);
-}
 
 const startedAt = performance.now();
 
@@ -64,9 +56,12 @@ function main(): number {
     process.stdout.write(HELP);
     return 0;
   }
-  const statesMax = wholeNumber("states", values.states, 100_000_000);
-  const endsAt = startedAt + wholeNumber("minutes", values.minutes, 100_000) * MINUTE_MS;
-  const large = largeScopes(wholeNumber("replicas", values.replicas, 3), wholeNumber("acts", values.acts, 1_000));
+  const statesMax = wholeNumber("states", values.states, { max: 100_000_000 });
+  const endsAt = startedAt + wholeNumber("minutes", values.minutes, { max: 100_000 }) * MINUTE_MS;
+  const large = largeScopes(
+    wholeNumber("replicas", values.replicas, { max: 3 }),
+    wholeNumber("acts", values.acts, { max: 1_000 }),
+  );
   const scopes = values.small ? SCOPES : large;
   for (const [index, { name, rules }] of scopes.entries()) {
     process.stdout.write(`${name}\n`);

@@ -1,5 +1,5 @@
 /** `npm run exhaust`: small stories with every fault, every pair of crashes or every order of two passes; tells each failure and how to see it again. */
-import { parseArgs } from "node:util";
+import { createProgressLine, readOptions, refuse } from "../support/command-line.ts";
 import {
   CRASHES,
   explore,
@@ -31,31 +31,23 @@ every call, one after the other. Nothing is left to chance.
   --list            names the scenarios and the faults
   --help            this text
 `;
-const BAR_INTERVAL_MS = 200;
 
-const { values } = parseArgs({
-  options: {
-    scenario: { type: "string" },
-    small: { type: "boolean", default: false },
-    pairs: { type: "boolean", default: false },
-    interleavings: { type: "boolean", default: false },
-    prompt: { type: "boolean", default: false },
-    deaths: { type: "boolean", default: false },
-    faults: { type: "string" },
-    choices: { type: "string" },
-    list: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
-  },
+const values = readOptions({
+  scenario: { type: "string" },
+  small: { type: "boolean", default: false },
+  pairs: { type: "boolean", default: false },
+  interleavings: { type: "boolean", default: false },
+  prompt: { type: "boolean", default: false },
+  deaths: { type: "boolean", default: false },
+  faults: { type: "string" },
+  choices: { type: "string" },
+  list: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
 });
 
 const surroundings: Surroundings = { isPrompt: values.prompt, mayDie: values.deaths };
 const isDuel = values.interleavings || values.choices !== undefined;
 const size: Size = isDuel || values.small ? "small" : "usual";
-
-function refuse(why: string): never {
-  process.stderr.write(`${why}\n`);
-  return process.exit(1);
-}
 
 function readFaults(text: string): readonly Fault[] {
   return text.split(",").map((part) => {
@@ -69,20 +61,6 @@ function readFaults(text: string): readonly Fault[] {
 function readChoices(text: string): readonly number[] {
   if (!/^(\d{1,3}(,\d{1,3})*)?$/.test(text)) refuse(`--choices takes whole numbers, not "${text}"`);
   return text === "" ? [] : text.split(",").map(Number);
-}
-
-/** One line, again and again, on a terminal only. */
-function createBar(): (text: string) => void {
-  let shownAt = 0;
-  return (text) => {
-    if (!process.stderr.isTTY || performance.now() - shownAt < BAR_INTERVAL_MS) return;
-    shownAt = performance.now();
-    process.stderr.write(`\r\u001b[K${text}`);
-  };
-}
-
-function clearBar(): void {
-  if (process.stderr.isTTY) process.stderr.write("\r\u001b[K");
 }
 
 function rate(runs: number, startedAt: number): string {
@@ -101,12 +79,13 @@ function showFailure({ name }: Scenario, how: string, { failure, trace }: Failur
 async function exploreFaults(rest: Rest): Promise<number> {
   const { scenario } = rest;
   const startedAt = performance.now();
-  const show = createBar();
+  const line = createProgressLine();
   const found = await explore(rest, {
     pairs: values.pairs,
-    onRun: ({ runs, states }) => show(`${scenario.name}: ${runs} runs, ${states} states, ${rate(runs, startedAt)}`),
+    onRun: ({ runs, states }) =>
+      line.show(`${scenario.name}: ${runs} runs, ${states} states, ${rate(runs, startedAt)}`),
   });
-  clearBar();
+  line.clear();
   for (const failure of found.failures) {
     const list = failure.faults.map(({ position, kind }) => `${position}:${kind}`).join(",");
     showFailure(scenario, options([size === "small" && "--small", `--faults ${list}`]), failure);
@@ -121,12 +100,13 @@ async function exploreFaults(rest: Rest): Promise<number> {
 async function exploreOrders(rest: Rest): Promise<number> {
   const { scenario } = rest;
   const startedAt = performance.now();
-  const show = createBar();
+  const line = createProgressLine();
   const found = await interleave(rest, {
     ...surroundings,
-    onRun: ({ runs, states }) => show(`${scenario.name}: ${runs} runs, ${states} states, ${rate(runs, startedAt)}`),
+    onRun: ({ runs, states }) =>
+      line.show(`${scenario.name}: ${runs} runs, ${states} states, ${rate(runs, startedAt)}`),
   });
-  clearBar();
+  line.clear();
   for (const failure of found.failures) {
     const list = `--choices "${failure.choices.join(",")}"`;
     showFailure(scenario, options([list, values.prompt && "--prompt", values.deaths && "--deaths"]), failure);

@@ -1,5 +1,5 @@
 /** `npm run simulate`: runs seeds one after the other, on a terminal with a bar; stops at the first that fails and tells its story. */
-import { parseArgs } from "node:util";
+import { createProgressLine, freshSeed, readOptions, wholeNumber } from "../support/command-line.ts";
 import { addCoverage, describeCoverage, type Sight } from "./coverage.ts";
 import { addFaults, describeFaults, type FaultTable, unmetFaults } from "./faults.ts";
 import { loadKinds } from "./kinds.ts";
@@ -18,31 +18,16 @@ const HELP = `Runs the functions on an API server in memory, under random users,
 
 Ends with 1 when an invariant was broken, and prints the seed, the shortest story found and the line that replays it.
 `;
-const BAR_WIDTH = 30;
-const BAR_INTERVAL_MS = 200;
 const MINUTE_MS = 60_000;
 
-const { values } = parseArgs({
-  options: {
-    runs: { type: "string" },
-    minutes: { type: "string" },
-    seed: { type: "string", default: String(Date.now() % 1_000_000_000) },
-    only: { type: "string" },
-    coverage: { type: "boolean", default: false },
-    help: { type: "boolean", default: false },
-  },
+const values = readOptions({
+  runs: { type: "string" },
+  minutes: { type: "string" },
+  seed: { type: "string", default: freshSeed() },
+  only: { type: "string" },
+  coverage: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
 });
-
-function wholeNumber(name: string, text: string): number {
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  process.stderr.write(`--${name} takes a whole number, not "${text}"\n`);
-  return process.exit(1);
-}
-
-function showBar(part: number, told: string): void {
-  const filled = Math.floor(Math.min(1, part) * BAR_WIDTH);
-  process.stderr.write(`\r${"█".repeat(filled)}${"░".repeat(BAR_WIDTH - filled)} ${told} `);
-}
 
 function rate(done: number, startedAt: number): string {
   return ((done * 1_000) / Math.max(1, performance.now() - startedAt)).toFixed(1);
@@ -69,7 +54,7 @@ async function main(): Promise<number> {
   const elapsedMs = () => performance.now() - startedAt;
   const seen = new Map<Sight, number>();
   const met: FaultTable = new Map();
-  let shownAt = 0;
+  const line = createProgressLine();
   let done = 0;
   let passesMax = 0;
   process.stdout.write(`seeds from ${first} on, ${STEPS} steps each\n`);
@@ -86,12 +71,10 @@ async function main(): Promise<number> {
     addCoverage(seen, result.coverage);
     addFaults(met, result.met);
     passesMax = Math.max(passesMax, result.passes);
-    if (!process.stderr.isTTY || performance.now() - shownAt < BAR_INTERVAL_MS) continue;
-    shownAt = performance.now();
     const told = `${done + 1}${Number.isFinite(runs) ? `/${runs}` : ""} runs, ${rate(done + 1, startedAt)} runs/s`;
-    showBar(Math.max((done + 1) / runs, elapsedMs() / limitMs), told);
+    line.show(told, Math.max((done + 1) / runs, elapsedMs() / limitMs));
   }
-  if (process.stderr.isTTY) process.stderr.write("\r\u001b[K");
+  line.clear();
   if (values.coverage) {
     const unmet = unmetFaults(met);
     process.stdout.write(`${describeCoverage(seen)}\n\n${describeFaults(met)}\n`);
