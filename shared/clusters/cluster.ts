@@ -252,7 +252,7 @@ const STALE: Answer<never> = {
   },
 };
 
-/** Versions count upwards across all kinds that the API server keeps in etcd (Kubernetes, "Resource versions"). */
+/** Versions count upwards within an etcd; custom resources are all kept in one. */
 function isOlder(version: unknown, than: string | undefined): boolean {
   if (than === undefined || typeof version !== "string" || !COUNTS.test(version) || !COUNTS.test(than)) return false;
   return BigInt(version) < BigInt(than);

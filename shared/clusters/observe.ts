@@ -377,10 +377,10 @@ async function readRevision(cluster: Cluster, { namespace }: Pool, name: string)
 
 async function observeLivingPools(
   { cluster, poolVersion }: { readonly cluster: Cluster; readonly poolVersion: string },
-  { pool, namespaceVms = [] }: Observation,
+  { pool, selected, namespaceVms = [] }: Observation,
 ): Promise<Read<Partial<Observation>>> {
   const { namespace, name } = pool;
-  const living = await listLivingPools(cluster, poolVersion, { namespace, name, vms: namespaceVms });
+  const living = await listLivingPools(cluster, poolVersion, { namespace, name, vms: [...selected, ...namespaceVms] });
   return map(living, (livingPools) => ({ livingPools }));
 }
 
@@ -439,7 +439,9 @@ async function readAll<T>(
   { namespace, resourceVersion: notOlderThan }: Listed,
   { type, what, parse, whose, ...options }: ListSource<T>,
 ): Promise<Read<readonly T[]>> {
-  const answer = await cluster.list(type, { namespace }, { ...options, notOlderThan });
+  // Other kinds may be kept in an etcd of their own, which counts for itself.
+  const isCustom = type.group.endsWith("kubevirt.io");
+  const answer = await cluster.list(type, { namespace }, isCustom ? { ...options, notOlderThan } : options);
   if (!answer.ok) return { kind: "unreadable", what, failure: answer.failure };
   const parsed = answer.value.map(parse);
   const sound = parsed.filter((item) => item !== undefined);

@@ -308,7 +308,7 @@ export interface Instance {
 
 const instanceSchema = z.object({
   metadata: metadataSchema,
-  spec: soundSchema.optional(),
+  spec: soundSchema.optional().catch(undefined),
   status: statusWithConditionsSchema.extend({ phase: z.string().nullish() }).nullish(),
 });
 

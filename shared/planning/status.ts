@@ -118,8 +118,10 @@ function failureCondition({ now, verdict, failures }: StatusInput): Condition | 
   return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
 }
 
+const INVALID_SPEC = "InvalidSpec";
+
 function describeTrouble(verdict: Verdict, failures: readonly PassFailure[]): readonly [string, string] | undefined {
-  if (!verdict.legal) return ["InvalidSpec", describeProblems(verdict.problems)];
+  if (!verdict.legal) return [INVALID_SPEC, describeProblems(verdict.problems)];
   return describeFailures(failures);
 }
 
@@ -180,7 +182,8 @@ function keepTransition(condition: Condition, previous: PoolStatus | undefined):
  */
 function keepMessage(condition: Condition, previous: PoolStatus | undefined): Condition {
   const { message } = conditionOf(previous, condition.type) ?? {};
-  if (typeof message !== "string") return condition;
+  // What is wrong with a spec is always told alike, and a number may be all that its owner has changed.
+  if (typeof message !== "string" || condition.reason === INVALID_SPEC) return condition;
   return withoutNumbers(message) === withoutNumbers(condition.message ?? "") ? { ...condition, message } : condition;
 }
 

@@ -41,12 +41,18 @@ export function shorten(text: string, lengthMax: number): string {
 }
 
 /**
- * The text with every word that has a digit in it as one sign. Servers put ports, times and the numbers of requests into
- * what they say: two texts of which this is the same say the same.
+ * The text with each number as one sign, and words that are nothing else, such as addresses, times and identifiers, too. Servers put
+ * ports, times and the numbers of requests into what they say: two texts of which this is the same say the same. A position
+ * in a list stays: it says which entry is meant.
  */
 export function withoutNumbers(text: string): string {
-  return text.replace(/[\w.:-]+/g, (word) => (/\d/.test(word) ? "#" : word));
+  return text.replace(/\[\d+\]|[\w.:-]+/g, (word) => {
+    if (word.startsWith("[")) return word;
+    return /\d/.test(word) && IDENTIFIER.test(word) ? "#" : word.replace(/\d+/g, "#");
+  });
 }
+
+const IDENTIFIER = /^[\da-fA-F.:TZ-]+$/;
 
 /** The first few of a list in words: `a, b and 7 more`. */
 export function listed(texts: readonly string[], countMax: number): string {

@@ -158,7 +158,7 @@ describe("a roll-out", () => {
     expect(
       queryOf(seen.wire.sent.at(-1) ?? { method: "GET", path: "", signal: AbortSignal.abort() })["labelSelector"],
     ).toBe(`${REVISION_LABEL} in (web-1)`);
-    expect(actionsOf(seen)).toEqual(["createRevision", "updateVm"]);
+    expect(actionsOf(seen)).toEqual(["writeClaim", "createRevision", "updateVm"]);
   });
 
   const moved = (more: object = {}) => ({

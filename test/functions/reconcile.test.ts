@@ -317,6 +317,16 @@ it("takes a page that says 404 for no word that the pool is gone", async () => {
   expect(log.at("warn")).toEqual(["pool cannot be read"]);
 });
 
+it("does nothing by a list of machines that is older than the pool", async () => {
+  const pool = aPool({ resourceVersion: "901" });
+  const wire = aWire(on(DISCOVERY, served("v1beta1")), on(POOL, ok(pool, DATE)), on(`GET ${VMS}`, aList([])));
+  const { run, log } = aReconcile({ west: { wire } });
+
+  expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect(writesOf(wire)).toEqual([]);
+  expect(log.at("warn")).toEqual(["pool cannot be read"]);
+});
+
 it("asks for no pools when the machines that there are point to others", async () => {
   const wire = aWire(
     on(DISCOVERY, served("v1beta1")),

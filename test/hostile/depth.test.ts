@@ -70,12 +70,12 @@ it("notices that differ deep down wake the pool, and those that do not wake nobo
   );
 });
 
-it("a deep revision is none of a pool, a deep machine has no spec, a deep instance is not read", () => {
+it("a deep revision is none of a pool, a deep machine has no spec, nor has a deep instance", () => {
   const spec = { template: { spec: nested(LEVELS) } };
   expect(poolSpecSchema.safeParse(deepSpec(LEVELS)).success).toBe(false);
   expect(parseRevision({ metadata: METADATA, data: deepSpec(LEVELS) })).toMatchObject({ name: "web", spec: undefined });
   expect(parseVm({ metadata: METADATA, spec }, "web")).toMatchObject({ name: "web", spec: undefined });
-  expect(parseInstance({ metadata: METADATA, spec })).toBeUndefined();
+  expect(parseInstance({ metadata: METADATA, spec })).toMatchObject({ name: "web", spec: undefined });
 });
 
 it("the schedule looks at a deep pool as at any that is not settled", () => {

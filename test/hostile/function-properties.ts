@@ -348,7 +348,7 @@ const JSON_PATCH = [
   { op: "replace", path: "/spec/replicas", value: 3 },
 ];
 /** Of any pool: which one is for the client to say. */
-const SCALE_WRITE = /^(PUT|PATCH) .*\/namespaces\/ci\/virtualmachinepools\/[a-z0-9.-]+\/scale$/;
+const SCALE_WRITE = /^(PUT|PATCH) .*\/namespaces\/[a-z0-9.-]+\/virtualmachinepools\/[a-z0-9.-]+\/scale$/;
 
 function scaling(answer: Json) {
   const server = aServer((request) => {

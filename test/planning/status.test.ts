@@ -49,6 +49,25 @@ describe("the message of a failure", () => {
     expect(changed).toBe(false);
   });
 
+  it.each([
+    ['instancetype "u1.medium" not found', 'instancetype "cx1.large" not found'],
+    ["disks[0] has no volume", "disks[7] has no volume"],
+  ])("is the new one when more than numbers differ: %s, then %s", (before, after) => {
+    const { status } = report(failing(`error during scale out: ${before}`), { failures: [scaleOut(after)] });
+    expect(status.conditions).toMatchObject([{ message: `error during scale out: ${after}` }]);
+  });
+
+  it("is the new one when a number of the spec is what was changed", () => {
+    const illegal = (maxUnavailable: string) => ({ ...SETTLED, maxUnavailable });
+    const [before, after] = ["500%", "300%"].map((percent) => {
+      const pool = aPoolWith(illegal(percent));
+      return report(pool, { members: undefined }).status.conditions?.[0];
+    });
+    const pool = aPoolWith(illegal("300%"), { status: { ...SETTLED, conditions: [before] } });
+    expect(report(pool, { members: undefined }).status.conditions).toMatchObject([{ message: after?.message }]);
+    expect(before?.message).not.toBe(after?.message);
+  });
+
   it.each([["quota is used up"], [null]])(
     "is the new one when words differ, or there was none: %j, then another",
     (before) => {
