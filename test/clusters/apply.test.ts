@@ -401,6 +401,19 @@ it.each<[Reply, string, string[]]>([
   expect(failuresOf(done.outcomes).map(({ message }) => message)).toEqual(messages);
 });
 
+it("tells of every failure, not only of the first (D38)", async () => {
+  const vms = [0, 1, 2].map((ordinal) => aSeenVm(ordinal));
+  const routes = vms.map(({ name }, index) => {
+    return on(`DELETE ${VMS}/${name}`, index === 1 ? ok({}) : refusal(403, "Forbidden", `not ${name}`));
+  });
+  const done = await apply(
+    vms.map((vm) => ({ kind: "deleteVm", vm, why: "test" })),
+    { routes },
+  );
+
+  expect(failuresOf(done.outcomes).map(({ message }) => message)).toEqual(["not web-0", "not web-2"]);
+});
+
 /** The operations of the one claim that is written to this pool. */
 async function claimOf(pool: Pool, addFinalizer = false): Promise<readonly unknown[]> {
   const { wire } = await apply([writeClaim({ addFinalizer, create: new Map([[0, NOW]]) })], {

@@ -110,6 +110,12 @@ describe("the order of a sort policy", () => {
     expect(rank(aPool({ uid: "another" }), vms, "Random", FIRST)).not.toEqual(rank(aPool(), vms, "Random", FIRST));
   });
 
+  it("stays the same, for Random, while the pool changes", () => {
+    const vms = someVms(9);
+    const later = { ...aPool({ generation: 2, status: { replicas: 9 } }), resourceVersion: "101" };
+    expect(rank(later, vms, "Random", FIRST)).toEqual(rank(aPool(), vms, "Random", FIRST));
+  });
+
   const unready =
     (...ordinals: readonly number[]) =>
     (vm: Vm) => ({ ...vm, ready: !ordinals.includes(vm.ordinal ?? 0) });
