@@ -1,5 +1,6 @@
 /** Which requests an observation sends, for a settled pool and for each need of the plan. */
 import { describe, expect, it } from "vitest";
+import type { ApiResponse } from "../../shared/clusters/connection.ts";
 import { type LookOptions, lookAt } from "../../shared/clusters/observe.ts";
 import { EMPTY_LEDGER } from "../../shared/planning/claim.ts";
 import { CLAIM_ANNOTATION, GUARDED_ANNOTATION, POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
@@ -126,6 +127,23 @@ describe("a settled pool", () => {
     const vm = aWholeVm(0, { more, metadata: { annotations: { [GUARDED_ANNOTATION]: "data-0" } } });
     const { lines } = await look(aSettledPool({ spec }), [vms(vm)]);
     expect(lines).toHaveLength(2);
+  });
+});
+
+describe("half a picture", () => {
+  const unnamed = { ...aWholeVm(0), metadata: {} };
+  /** Answers for the pool's machines, and for those of the whole namespace. */
+  const lists = (selected: ApiResponse, all: ApiResponse) =>
+    on(`GET ${VMS}`, (request) => (queryOf(request)["labelSelector"] === undefined ? all : selected));
+
+  it.each<[string, ApiResponse, ApiResponse]>([
+    ["the pool's machines cannot be read", refusal(500, "InternalError"), aList([aVm(0)])],
+    ["the namespace's machines cannot be read", aList([aWholeVm(0)]), refusal(500, "InternalError")],
+    ["one of the pool's machines has no name", aList([aWholeVm(0), unnamed]), aList([aVm(0)])],
+    ["one of the namespace's machines has no name", aList([aWholeVm(0)]), aList([aVm(0), unnamed])],
+  ])("decides nothing: %s", async (_what, selected, all) => {
+    const { result } = await look(aSettledPool({ replicas: 2 }), [lists(selected, all)], { wide: true });
+    expect(result).toMatchObject({ kind: "unreadable", what: "the list of VMs" });
   });
 });
 
