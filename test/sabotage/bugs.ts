@@ -252,8 +252,8 @@ const PROTOCOL: readonly Bug[] = [
     name: "first-contact-not-waited-for",
     what: "a pool with machines and no readable claim is acted on at once",
     file: PLAN,
-    find: "  if (claim === undefined && isKnown) return planFirstContact(seen);\n  if (claim?.waitUntil",
-    replace: "  if (claim?.waitUntil",
+    find: "  if (claim === undefined && isKnown) return planFirstContact(seen);\n",
+    replace: "",
     catcher: "seeds",
     test: { file: "test/planning/claim.test.ts", name: "a claim that cannot be read" },
   },
@@ -270,8 +270,8 @@ const PROTOCOL: readonly Bug[] = [
     name: "wait-cut-short",
     what: "the wait of the first contact is written and not kept to",
     file: PLAN,
-    find: "  if (claim?.waitUntil !== undefined && now < claim.waitUntil) {\n    return { ...NOTHING, reasons: [describeWait(claim.waitUntil)] };\n  }\n  return grow",
-    replace: "  return grow",
+    find: "  if (now < waitUntil) return { ...NOTHING, reasons: [describeWait(waitUntil)] };\n",
+    replace: "",
     catcher: "seeds",
     test: { file: "test/planning/claim.test.ts", name: "keeps the pool waiting until one millisecond before T" },
   },
@@ -570,6 +570,7 @@ const SCALING: readonly Bug[] = [
     find: "Math.max(0, live.length - replicas);",
     replace: "Math.max(0, live.length - replicas + (live.length > replicas ? 1 : 0));",
     catcher: "seeds",
+    test: { file: "test/planning/scale-in.test.ts", name: "scale in" },
   },
   {
     name: "shortage-off-by-one",
@@ -578,24 +579,29 @@ const SCALING: readonly Bug[] = [
     find: "  const wanted = Math.max(0, replicas - owned.length);",
     replace: "  const wanted = replicas > owned.length ? replicas - owned.length + 1 : 0;",
     catcher: "seeds",
+    test: { file: "test/planning/scale-out.test.ts", name: "scale out > creates" },
   },
   {
     name: "terminating-replaced-too-early",
     what: "a machine on its way out is replaced before its name is free",
     file: PLAN,
-    find: "  const existing = owned.length;",
-    replace: "  const existing = owned.filter(({ terminating }) => !terminating).length;",
-    catcher: "test",
-    test: { file: "test/planning/scale-out.test.ts", name: "scale out" },
+    find: "  const owned = [...parts.members, ...parts.relabelled];\n  const existing",
+    replace:
+      "  const owned = [...parts.members, ...parts.relabelled].filter(({ terminating }) => !terminating);\n  const existing",
+    catcher: "seeds",
+    test: {
+      file: "test/planning/scale-out.test.ts",
+      name: "scale out > does not replace a terminating machine before it is gone",
+    },
   },
   {
-    name: "create-burst-off-by-one",
-    what: "one loop makes one machine more than its limit",
+    name: "claim-overfull",
+    what: "a claim names more creates than can be read again: the pool waits as if it had none",
     file: SCALE_OUT,
-    find: "Math.min(Math.min(wanted, createsMax) - mayLand.length, room)",
-    replace: "Math.min(Math.min(wanted, createsMax + 1) - mayLand.length, room)",
+    find: "  const room = CLAIM_ITEMS_MAX - unfinished.size;",
+    replace: "  const room = CLAIM_ITEMS_MAX;",
     catcher: "test",
-    test: { file: "test/planning/scale-out.test.ts", name: "scale out > claims exactly what it creates" },
+    test: { file: "test/planning/claim.test.ts", name: "unfinished creates > leave new ones only the room" },
   },
   {
     name: "create-limit-off-by-one",
@@ -613,8 +619,8 @@ const SCALING: readonly Bug[] = [
     name: "delete-burst-off-by-one",
     what: "one loop deletes one machine more than its limit",
     file: SCALE_IN,
-    find: "  const fresh = others.slice(0, Math.max(0, Math.min(wanted, allowed) - kept.length));",
-    replace: "  const fresh = others.slice(0, Math.max(0, Math.min(wanted, allowed + 1) - kept.length));",
+    find: "    remove: named.slice(0, allowed),",
+    replace: "    remove: named.slice(0, allowed + 1),",
     catcher: "test",
     test: {
       file: "test/planning/claim.test.ts",
@@ -740,7 +746,10 @@ const SCALING: readonly Bug[] = [
     find: "      return [readiness, fnv1a(",
     replace: "      return [readiness, fnv1a(pool.resourceVersion +",
     catcher: "test",
-    test: { file: "test/planning/scale-in.test.ts", name: "scale in > goes on with the same choice in the next pass" },
+    test: {
+      file: "test/planning/selection.test.ts",
+      name: "the order of a sort policy > stays the same, for Random, while the pool changes",
+    },
   },
   {
     name: "second-writer-ignored",
@@ -755,8 +764,8 @@ const SCALING: readonly Bug[] = [
     name: "settled-pass-writes",
     what: "each look at a settled pool writes its claim anew",
     file: PLAN,
-    find: "  if (!isSeenTo(pool, claim)) return false;\n",
-    replace: "  if (!isSeenTo(pool, claim) || claim.create.size === 0) return false;\n",
+    find: "    isSeenTo(pool, claim) &&\n    pool.finalizers",
+    replace: "    isSeenTo(pool, claim) &&\n    claim.create.size > 0 &&\n    pool.finalizers",
     catcher: "seeds",
     test: { file: "test/planning/claim.test.ts", name: "the end of a pass > plans nothing in a settled pool" },
   },
@@ -1023,8 +1032,8 @@ const CURE: readonly Bug[] = [
     what: "a machine is replaced the moment it shows that it fails",
     defect: "D08",
     file: HEALING,
-    find: "  return now >= notReadySince + durationMs ?",
-    replace: "  return now >= notReadySince ?",
+    find: "  const isLong = now >= notReadySince + (parseDuration(duration) ?? NEVER);",
+    replace: "  const isLong = now >= notReadySince;",
     catcher: "seeds",
     test: {
       file: "test/planning/healing.test.ts",
@@ -1036,7 +1045,7 @@ const CURE: readonly Bug[] = [
     what: "a machine that does not say since when is replaced at once",
     defect: "D08",
     file: HEALING,
-    find: "  const { shown, notReadySince } = vm;",
+    find: "  const { shown, notReadySince = NEVER } = vm;",
     replace: "  const { shown, notReadySince = 0 } = vm;",
     catcher: "test",
     test: {
@@ -1096,7 +1105,7 @@ const CURE: readonly Bug[] = [
     catcher: "test",
     test: {
       file: "test/planning/healing.test.ts",
-      name: "a machine that was healed and fails again > is not deleted for a claim",
+      name: "a machine that was healed and fails again > after",
     },
   },
   {
@@ -1187,7 +1196,7 @@ const WAKING: readonly Bug[] = [
     find: "last.startedAt > group.dueAt && (last.wide || !wide)) return;",
     replace: "last.startedAt > group.dueAt - 5_000 && (last.wide || !wide)) return;",
     catcher: "test",
-    test: { file: RULE_TEST, name: "the wake-up rule > lets a pass" },
+    test: { file: PASS_TEST, name: "gives a message a pass of its own" },
   },
   {
     name: "wide-wake-up-skipped",
@@ -1217,7 +1226,7 @@ const WAKING: readonly Bug[] = [
     replace:
       "    return [{ during: phaseOf(outcome.action.kind), message: outcome.failure.message }];\n  }).slice(0, 1);",
     catcher: "test",
-    test: { file: APPLY_TEST, name: "collects every outcome of several deletes" },
+    test: { file: APPLY_TEST, name: "tells of every failure, not only of the first" },
   },
   {
     name: "gone-counts-as-failure",
@@ -1317,6 +1326,7 @@ const READING: readonly Bug[] = [
     replace: `  const names = namespaceVms.kind === "read" ? namespaceVms.value : [];
   return { kind: "read", value: { selected: selected.value ?? [], namespaceVms: names } };`,
     catcher: "seeds",
+    test: { file: OBSERVE_TEST, name: "half a picture > decides nothing" },
   },
   {
     name: "unreadable-object-left-out",
@@ -1325,7 +1335,7 @@ const READING: readonly Bug[] = [
     find: "  if (sound.length < parsed.length) return",
     replace: "  if (sound.length > parsed.length) return",
     catcher: "test",
-    test: { file: OBSERVE_TEST, name: "a roll-out > decides nothing by half a picture" },
+    test: { file: OBSERVE_TEST, name: "half a picture > decides nothing" },
   },
   {
     name: "failed-list-counts-as-empty",
