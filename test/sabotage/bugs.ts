@@ -128,6 +128,7 @@ const PROTOCOL: readonly Bug[] = [
     replace:
       "  if (action === undefined || context.seen.ledger.nonce !== undefined) return true;\n  const { cluster, seen, poolVersion, nonce } = context;",
     catcher: "seeds",
+    test: { file: SCENARIO_TEST, name: "what a later look of the same pass decides is claimed, too" },
   },
   {
     name: "unfinished-creates-not-counted",
@@ -1151,7 +1152,7 @@ const WAKING: readonly Bug[] = [
     find: "{ passes: 2_000, late: 30_000 };",
     replace: "{ passes: 0, late: 30_000 };",
     catcher: "test",
-    test: { file: RULE_TEST, name: "the wake-up rule > lets a pass" },
+    test: { file: RULE_TEST, name: "the wake-up rule > misses changes without" },
   },
   {
     name: "deduplication-without-time",
@@ -1160,7 +1161,7 @@ const WAKING: readonly Bug[] = [
     find: "Math.floor(seenAtMs / BUCKET_MS)",
     replace: "0",
     catcher: "test",
-    test: { file: RULE_TEST, name: "the wake-up rule > lets a pass" },
+    test: { file: RULE_TEST, name: "the wake-up rule > misses changes without" },
   },
   {
     name: "deduplication-without-width",
@@ -1169,7 +1170,7 @@ const WAKING: readonly Bug[] = [
     find: 'isWide(wakeUp.cause) ? "vm" : "other"',
     replace: '"other"',
     catcher: "test",
-    test: { file: RULE_TEST, name: "the wake-up rule > lets a pass" },
+    test: { file: "test/events/wake-ups.test.ts", name: "asks for the wide look after" },
   },
   {
     name: "own-wake-ups-merge",
@@ -1187,7 +1188,7 @@ const WAKING: readonly Bug[] = [
     find: "{ passes: 2_000, late: 30_000 };",
     replace: "{ passes: 2_000, late: 2_000 };",
     catcher: "test",
-    test: { file: RULE_TEST, name: "the wake-up rule > lets a pass" },
+    test: { file: RULE_TEST, name: "the wake-up rule > misses changes without" },
   },
   {
     name: "wake-up-skipped-too-early",
@@ -1205,7 +1206,7 @@ const WAKING: readonly Bug[] = [
     find: "last.startedAt > group.dueAt && (last.wide || !wide)) return;",
     replace: "last.startedAt > group.dueAt) return;",
     catcher: "test",
-    test: { file: RULE_TEST, name: "the wake-up rule > lets a pass" },
+    test: { file: PASS_TEST, name: "gives a message a pass of its own" },
   },
   {
     name: "error-ends-batch",

@@ -160,6 +160,16 @@ it("a claim is not mistaken for another of the same text", async () => {
   expect(stage.vms()).toEqual(["web-1", "web-2", "web-3"]);
 });
 
+it("what a later look of the same pass decides is claimed, too", async () => {
+  const stage = await aStage(1);
+  const pass = stage.begin();
+  await pass.until(creates);
+  stage.scale(2);
+  await pass.finish();
+  expect(stage.wrong).toEqual([]);
+  expect(stage.vms()).toEqual(["web-0", "web-1"]);
+});
+
 it("the claim is never younger than the machines that are judged by it", async () => {
   const stage = await aStage(1);
   const early = stage.begin();
