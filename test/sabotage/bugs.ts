@@ -849,7 +849,7 @@ const PARTING: readonly Bug[] = [
     find: "  const keeps = keepsDisks(seen.pool.spec);",
     replace: "  const keeps = false;",
     catcher: "seeds",
-    test: { file: "test/planning/disks.test.ts", name: "the disks of a machine on its way out > let go of it" },
+    test: { file: OBSERVE_TEST, name: "kept disks > stop the pass when they cannot be read, and so hold the machine" },
   },
   {
     name: "disks-unguarded",
