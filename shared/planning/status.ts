@@ -118,10 +118,8 @@ function failureCondition({ now, verdict, failures }: StatusInput): Condition | 
   return { type: "ReplicaFailure", status: "True", lastTransitionTime: formatSeconds(now), reason, message };
 }
 
-const INVALID_SPEC = "InvalidSpec";
-
 function describeTrouble(verdict: Verdict, failures: readonly PassFailure[]): readonly [string, string] | undefined {
-  if (!verdict.legal) return [INVALID_SPEC, describeProblems(verdict.problems)];
+  if (!verdict.legal) return ["InvalidSpec", describeProblems(verdict.problems)];
   return describeFailures(failures);
 }
 
@@ -183,7 +181,7 @@ function keepTransition(condition: Condition, previous: PoolStatus | undefined):
 function keepMessage(condition: Condition, previous: PoolStatus | undefined): Condition {
   const { message } = conditionOf(previous, condition.type) ?? {};
   // What is wrong with a spec is always told alike, and a number may be all that its owner has changed.
-  if (typeof message !== "string" || condition.reason === INVALID_SPEC) return condition;
+  if (typeof message !== "string" || condition.reason === "InvalidSpec") return condition;
   return withoutNumbers(message) === withoutNumbers(condition.message ?? "") ? { ...condition, message } : condition;
 }
 

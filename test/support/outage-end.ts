@@ -86,7 +86,9 @@ function wrongsOf(pool: KubeObject, { machines, instances, revisions }: Everythi
   const named = new Set([...own, ...guests].map(({ metadata }) => metadata.labels[REVISION_LABEL]));
   const mine = revisions.filter((revision) => controllerUidOf(revision) === uid).map(({ metadata }) => metadata.name);
   for (const label of named) if (!mine.includes(label ?? "")) wrong.push(`${name}: revision ${label} does not exist`);
-  // The one in force stays although nothing names it yet.
+  // Older ones go once there is one of the template in force, which comes with its first machine.
+  const rollout = isRecord(claim) ? recordAt(claim, "rollout")["revisions"] : undefined;
+  if (!Array.isArray(rollout) || !mine.some((revision) => revision === rollout[0])) return wrong;
   const unnamed = mine.filter((revision) => !named.has(revision));
   if (unnamed.length > 1) wrong.push(`${name}: revisions ${unnamed.join(", ")} are named by nothing`);
   return wrong;
