@@ -144,7 +144,8 @@ afterAll(async () => {
 }, TIMEOUT_MS);
 
 function eventually(assertions: () => Promise<void>): Promise<void> {
-  return vi.waitFor(assertions, { timeout: TIMEOUT_MS / 8, interval: 200 });
+  // After hundreds of sequences the collector tries an object again only after minutes.
+  return vi.waitFor(assertions, { timeout: TIMEOUT_MS / 2, interval: 200 });
 }
 
 /** The token of the oldest version of all, which is compacted soon after the start. */
