@@ -33,18 +33,18 @@ export function judge(pool: Pick<Pool, "name" | "spec">): Verdict {
   return { legal: true, spec: shape.data, selector: parseSelector(shape.data.selector, SELECTOR).parsed };
 }
 
-const soundSchema = poolFieldsSchema.partial();
-type SoundSpec = z.infer<typeof soundSchema>;
+const legalFieldsSchema = poolFieldsSchema.partial();
+type LegalFields = z.infer<typeof legalFieldsSchema>;
 
 /** The fields whose shape is legal, so that all that is wrong with a spec is told at once. */
-function soundFields(spec: unknown, { issues }: z.ZodError): SoundSpec {
+function soundFields(spec: unknown, { issues }: z.ZodError): LegalFields {
   if (!isRecord(spec)) return {};
   const broken = new Set(issues.map(({ path }) => path[0]));
   const sound = Object.entries(spec).filter(([field]) => !broken.has(field));
-  return soundSchema.safeParse(Object.fromEntries(sound)).data ?? {};
+  return legalFieldsSchema.safeParse(Object.fromEntries(sound)).data ?? {};
 }
 
-function ruleProblems(spec: SoundSpec): Problem[] {
+function ruleProblems(spec: LegalFields): Problem[] {
   return [
     ...selectorProblems(spec),
     ...maxUnavailableProblems(spec.maxUnavailable),
@@ -64,7 +64,7 @@ export function nameProblems(name: string, generation: number): Problem[] {
   return [{ field: "metadata.name", message }];
 }
 
-function selectorProblems({ selector, virtualMachineTemplate }: SoundSpec): readonly Problem[] {
+function selectorProblems({ selector, virtualMachineTemplate }: LegalFields): readonly Problem[] {
   if (selector === undefined) return [];
   const { parsed, problems } = parseSelector(selector, SELECTOR);
   if (problems.length > 0) return problems;

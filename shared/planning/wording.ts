@@ -35,7 +35,7 @@ export function shownType(value: unknown): string {
   return typeof value === "string" && value !== "" ? "a text" : shownValue(value);
 }
 
-/** The beginning of a text, of at most so many characters. What is cut off is cut between characters: half of one would not come back from the API as it was sent. */
+/** The beginning of a text, of at most so many characters. Half a character at the cut becomes another sign: it would not come back from the API as it was sent. */
 export function shorten(text: string, lengthMax: number): string {
   return text.length <= lengthMax ? text : `${text.slice(0, lengthMax - 1).toWellFormed()}…`;
 }

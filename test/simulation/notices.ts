@@ -8,7 +8,7 @@ export type Sender = "audit" | "cloudEvent" | "admission";
 const BEARER_TOKEN = "bearer-token";
 const PATH_TOKEN = "path-token";
 /** What the registry says of who may send. */
-export const WEBHOOK_ENTRY = { bearer: [hashSecret(BEARER_TOKEN)], path: [hashSecret(PATH_TOKEN)] } as const;
+export const WEBHOOK_ENTRY = { bearer: [hashSecret(BEARER_TOKEN)], path: [hashSecret(PATH_TOKEN)] };
 
 export interface NoticeContext {
   readonly cluster: string;

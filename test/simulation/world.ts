@@ -238,7 +238,6 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
       if (!HOLDS.has(message) && !isRealTime) errors.push(`${message} ${JSON.stringify(fields)}`);
     },
   };
-  const senders = { bearer: [...WEBHOOK_ENTRY.bearer], path: [...WEBHOOK_ENTRY.path] };
   const createInstance = (deployment: Deployment): Instance => {
     const directory = createDirectory({
       registry,
@@ -269,7 +268,7 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
       onPass,
     }));
     const resync = createResync(() => ({ ...shared, rules: { settledMinutes: 10, everything: false } }));
-    const webhooks = { find: async () => senders, refuse: () => undefined };
+    const webhooks = { find: async () => WEBHOOK_ENTRY, refuse: () => undefined };
     const listening = () => ({ ...shared, webhooks });
     return {
       reconcile,
