@@ -2,7 +2,7 @@
 import { parseClaim } from "./claim.ts";
 import { controllerOf, isPoolOwner, type Pool, type PoolSpec, type Vm } from "./model.ts";
 import { CLAIM_ANNOTATION } from "./names.ts";
-import { compareText, describeLabels } from "./selector.ts";
+import { compareText, describeLabels, describeSelector } from "./selector.ts";
 import type { Announcement } from "./status.ts";
 import type { Verdict } from "./verdict.ts";
 import { listed, shorten } from "./wording.ts";
@@ -36,7 +36,6 @@ export function warningsOf(verdict: Verdict): readonly string[] {
 /** How many other pools are named, and how long a name may be: that of an owner is checked by nobody. */
 const OTHERS_MAX = 3;
 const NAME_LENGTH_MAX = 253;
-const SELECTOR_SHOWN_MAX = 200;
 
 /**
  * Machines of other pools that this pool's selector matches, too. Admission cannot know of them; a pass has read them anyway.
@@ -52,7 +51,7 @@ export function announceOverlap(pool: Pool, verdict: Verdict, selected: readonly
   }
   if (others.size === 0) return [];
   const names = [...others].sort(compareText);
-  const message = `selector "${shorten(verdict.selector.text, SELECTOR_SHOWN_MAX)}" also matches machines of ${listed(
+  const message = `selector "${describeSelector(verdict.selector.text)}" also matches machines of ${listed(
     names.map((name) => shorten(name, NAME_LENGTH_MAX)),
     OTHERS_MAX,
   )}: each pool keeps to its own, but a Service or an autoscaler cannot tell them apart; give every pool a label of its own`;
@@ -74,7 +73,7 @@ function instanceLabelsAdvice({ spec, selector }: Legal): readonly Advice[] {
   const labels = spec.virtualMachineTemplate.spec.template.metadata?.labels ?? {};
   if (selector.matches(labels)) return [];
   const field = "spec.virtualMachineTemplate.spec.template.metadata.labels";
-  const message = `selector "${shorten(selector.text, SELECTOR_SHOWN_MAX)}" does not match ${field}, which are ${describeLabels(labels)}: a Service with this selector finds no pods, nor does an autoscaler; give the instances the same labels as the machines`;
+  const message = `selector "${describeSelector(selector.text)}" does not match ${field}, which are ${describeLabels(labels)}: a Service with this selector finds no pods, nor does an autoscaler; give the instances the same labels as the machines`;
   return [
     { reason: "LabelsMissing", message, warning: `${field}: not matched by spec.selector, so a Service finds no pods` },
   ];

@@ -4,10 +4,9 @@ import { warningsOf } from "./advice.ts";
 import { describeProblems, type Problem } from "./errors.ts";
 import { canonicalJson, flawOf, isRecord, recordOf } from "./json.ts";
 import { type PoolSpec, poolSpecSchema } from "./model.ts";
-import { labelSelectorSchema, parseSelector } from "./selector.ts";
+import { describeSelector, labelSelectorSchema, parseSelector } from "./selector.ts";
 import { templateHash } from "./template-change.ts";
 import { judge, nameProblems } from "./verdict.ts";
-import { shorten } from "./wording.ts";
 
 export interface ReviewVerdict {
   readonly refusal?: { readonly message: string; readonly causes: readonly Problem[] };
@@ -65,12 +64,10 @@ function selectorChange(spec: unknown, { spec: oldSpec, status }: Readonly<Recor
   const last = before ?? recordOf(status)["labelSelector"];
   const isFree = before === undefined && (after === undefined || typeof last !== "string" || last === "");
   if (isFree || last === after) return [];
-  const kept = JSON.stringify(shorten(String(last), SELECTOR_SHOWN_MAX));
+  const kept = JSON.stringify(describeSelector(String(last)));
   const message = `selector is immutable after creation: keep ${kept}, or make another pool`;
   return [{ field: "spec.selector", message }];
 }
-
-const SELECTOR_SHOWN_MAX = 200;
 
 /** Machines of another template name another revision, whose name has the generation in it. */
 function isNewTemplate(spec: PoolSpec, oldSpec: unknown): boolean {

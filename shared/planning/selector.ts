@@ -1,7 +1,7 @@
 /** Label selectors and node selector requirements: parsing, matching, canonical text. Source: metav1.LabelSelector, core/v1. */
 import * as z from "zod";
 import type { Problem } from "./errors.ts";
-import { listed, pathStep, quoted } from "./wording.ts";
+import { listed, pathStep, quoted, shorten } from "./wording.ts";
 
 export type Labels = Readonly<Record<string, string>>;
 
@@ -113,6 +113,13 @@ export function describeLabels(labels: Labels): string {
     return `${quoted(key)}:${value === "" || NAME.test(value) ? JSON.stringify(value) : "…"}`;
   });
   return `{${listed(entries, LABELS_SHOWN_MAX)}}`;
+}
+
+const TEXT_SHOWN_MAX = 200;
+
+/** A selector's text for a message. */
+export function describeSelector(text: string): string {
+  return shorten(text, TEXT_SHOWN_MAX);
 }
 
 /** Plain code-unit order, which does not depend on a locale. */

@@ -6,9 +6,9 @@ import { isRecord } from "./json.ts";
 import { type Pool, type PoolSpec, poolFieldsSchema, poolSpecSchema } from "./model.ts";
 import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
 import { selectorsProblems } from "./selection.ts";
-import { describeLabels, type ParsedSelector, parseSelector } from "./selector.ts";
+import { describeLabels, describeSelector, type ParsedSelector, parseSelector } from "./selector.ts";
 import { shapeProblems } from "./shape.ts";
-import { quoted, shorten, shownValue } from "./wording.ts";
+import { quoted, shownValue } from "./wording.ts";
 
 const SELECTOR = "spec.selector";
 /** How many problems of one pool are told. */
@@ -77,13 +77,12 @@ function selectorProblems({ selector, virtualMachineTemplate }: LegalFields): re
   const empty = Object.keys(labels).length === 0;
   if (!empty && parsed.matches(labels)) return [];
   const shown = empty ? "are empty" : `are ${describeLabels(labels)}`;
-  const message = `selector "${shorten(parsed.text, SELECTOR_SHOWN_MAX)}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
+  const message = `selector "${describeSelector(parsed.text)}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
   return [{ field: SELECTOR, message }];
 }
 
 /** Every list of machines carries the selector in its address, and the status and each fact repeat it. */
 const SELECTOR_LENGTH_MAX = 8_000;
-const SELECTOR_SHOWN_MAX = 200;
 const PERCENT_EXAMPLE = "write a percentage such as 25%, or a number of machines such as 1, without quotes";
 
 function maxUnavailableProblems(value: PoolSpec["maxUnavailable"]): Problem[] {
