@@ -50,7 +50,8 @@ const POLL_MS = 500;
 const REQUEST_TIMEOUT_MS = 10_000;
 /** Bounds for what hangs, nothing that is measured. */
 const READY_TIMEOUT_MS = 180_000;
-const REST_TIMEOUT_MS = 10 * 60_000;
+/** The garbage collector of kube-controller-manager may wait up to 1,000 s before it tries an object again. */
+const REST_TIMEOUT_MS = 20 * 60_000;
 /** Everything that was sent or scheduled has come by then. */
 const STILL_MS = 8_000;
 /** Once a renewed credential is not taken up within this, something is wrong. */
