@@ -1,7 +1,7 @@
 /** The admission webhook: judges pools with the planner's own rules and wakes the pools that a reviewed change is about. Never calls a cluster. */
 import { POOL_VERSIONS } from "../shared/clusters/cluster.ts";
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
-import { type ClusterWebhook, createFileRegistry } from "../shared/clusters/registry.ts";
+import { type ClusterWebhook, openRegistry } from "../shared/clusters/registry.ts";
 import {
   type AdmissionRequest,
   admissionReviewSchema,
@@ -101,7 +101,7 @@ async function wake(
 /** The parts that this function has on AWS, made once an instance. */
 function productionDeps(): AdmissionDeps {
   const config = readConfig(admissionConfigSchema);
-  const registry = createFileRegistry(config.REGISTRY_FILE);
+  const registry = openRegistry(config);
   return {
     webhooks: createEntryCache((name) => registry.webhook(name), Date.now),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),

@@ -6,7 +6,7 @@ import { statusOfFailure } from "../shared/clusters/kubernetes-status.ts";
 import type { Look, PoolPlace } from "../shared/clusters/observe.ts";
 import { conditionsOf, listPools, type PoolSummary, summarize } from "../shared/clusters/pool-summary.ts";
 import { redact } from "../shared/clusters/redact.ts";
-import { createFileRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry } from "../shared/clusters/registry.ts";
 import { parsePool } from "../shared/planning/model.ts";
 import { OBJECT_NAME } from "../shared/planning/names.ts";
 import { fleetConfigSchema, readConfig } from "../shared/runtime/config.ts";
@@ -172,7 +172,7 @@ function open({ connection, cache }: ReachableCluster, deadline: AbortSignal): C
 function productionDeps(): FleetDeps {
   const config = readConfig(fleetConfigSchema);
   return {
-    directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
+    directory: createDirectory({ registry: openRegistry(config), now: Date.now }),
     now: Date.now,
     logger: createLogger("fleet"),
   };

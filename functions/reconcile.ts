@@ -6,7 +6,7 @@ import * as z from "zod";
 import { createCluster, type Meter } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
 import { type PassResult, reconcilePool } from "../shared/clusters/reconcile-pool.ts";
-import { createFileRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry } from "../shared/clusters/registry.ts";
 import { createEventBridgeFacts, type Facts, type Reconciled, reconciledSchema } from "../shared/events/facts.ts";
 import {
   createSqsWakeUps,
@@ -291,7 +291,7 @@ function factOf({
 function productionDeps(): ReconcileDeps {
   const config = readConfig(reconcileConfigSchema);
   return {
-    directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
+    directory: createDirectory({ registry: openRegistry(config), now: Date.now }),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     facts: createEventBridgeFacts(config.EVENT_BUS_NAME),
     deployment: config.DEPLOYMENT,

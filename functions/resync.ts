@@ -6,7 +6,7 @@ import * as z from "zod";
 import { type Cluster, createCluster, type Meter } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
 import { listPools } from "../shared/clusters/pool-summary.ts";
-import { createFileRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry } from "../shared/clusters/registry.ts";
 import { listAbandoned } from "../shared/clusters/strays.ts";
 import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parsePool } from "../shared/planning/model.ts";
@@ -139,7 +139,7 @@ async function findAbandoned({ source }: DueList, { now, rules, logger }: Resync
 function productionDeps(): ResyncDeps {
   const config = readConfig(resyncConfigSchema);
   return {
-    directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
+    directory: createDirectory({ registry: openRegistry(config), now: Date.now }),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     rules: { settledMinutes: config.RESYNC_SETTLED_MINUTES, everything: false },
     now: Date.now,

@@ -10,7 +10,7 @@ import {
 } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
 import { type KubernetesStatus, statusObject, statusOfFailure } from "../shared/clusters/kubernetes-status.ts";
-import { createFileRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry } from "../shared/clusters/registry.ts";
 import {
   applyScale,
   fetchScale,
@@ -293,7 +293,7 @@ function shown({ cluster, namespace, name }: PoolKey) {
 function productionDeps(): ScaleDeps {
   const config = readConfig(scaleConfigSchema);
   return {
-    directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
+    directory: createDirectory({ registry: openRegistry(config), now: Date.now }),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     now: Date.now,
     sleep: (ms) => sleep(ms),

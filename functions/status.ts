@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { type Answer, type Cluster, createCluster, type Meter, poolsOf } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory } from "../shared/clusters/directory.ts";
-import { createFileRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry } from "../shared/clusters/registry.ts";
 import { FACT_SOURCE, RECONCILED, type Reconciled, reconciledSchema } from "../shared/events/facts.ts";
 import { createSqsWakeUps, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parsePool } from "../shared/planning/model.ts";
@@ -114,7 +114,7 @@ async function wake({ cluster, namespace, name }: Reconciled, { wakeUps, logger 
 function productionDeps(): StatusDeps {
   const config = readConfig(statusConfigSchema);
   return {
-    directory: createDirectory({ registry: createFileRegistry(config.REGISTRY_FILE), now: Date.now }),
+    directory: createDirectory({ registry: openRegistry(config), now: Date.now }),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     now: Date.now,
     logger: createLogger("status"),

@@ -1,6 +1,6 @@
 /** The events webhook: verifies the sender, recognises the format, wakes pools. Never calls a cluster. */
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
-import { type ClusterWebhook, createFileRegistry } from "../shared/clusters/registry.ts";
+import { type ClusterWebhook, openRegistry } from "../shared/clusters/registry.ts";
 import { eventListSchema, readAuditEvent } from "../shared/events/audit.ts";
 import { type Change, type Hint, hintsFor } from "../shared/events/changes.ts";
 import { findCloudEvents, readCloudEvent } from "../shared/events/cloud-events.ts";
@@ -100,7 +100,7 @@ function uniqueHints(hints: readonly Hint[]): readonly Hint[] {
 /** The parts that this function has on AWS, made once an instance. */
 function productionDeps(): WebhookDeps {
   const config = readConfig(webhookConfigSchema);
-  const registry = createFileRegistry(config.REGISTRY_FILE);
+  const registry = openRegistry(config);
   return {
     webhooks: createEntryCache((name) => registry.webhook(name), Date.now),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),

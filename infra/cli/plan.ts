@@ -1,6 +1,6 @@
 /** `npm run pool -- plan`: what the next pass would do to a pool, as it is or as a manifest says. Sends no write. */
 
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { type ApiFailure, type Cluster, createCluster, poolsOf } from "../../shared/clusters/cluster.ts";
 import type { Connection } from "../../shared/clusters/connection.ts";
 import { foresee, formatPlan, readsOnly } from "../../shared/clusters/foresee.ts";
@@ -16,10 +16,10 @@ import type { PlanOptions } from "./plan-options.ts";
 const TIMEOUT_MS = 60_000;
 
 export interface PlanDeps {
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   /** The namespace that the context works in. */
   readonly contextNamespace: string | undefined;
-  readonly connect: (access: ClusterAccess) => Connection;
+  readonly connect: (access: ServerAccess) => Connection;
   /** The text of a file, or of standard input for `-`. */
   readonly readText: (file: string) => Promise<string>;
   /** Epoch milliseconds. */

@@ -2,7 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import { WEBHOOK_CONFIGURATIONS } from "../kubernetes/webhooks.ts";
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from "./control-plane/control-plane.ts";
@@ -21,7 +21,7 @@ export interface LocalClusterOptions extends Omit<ControlPlaneOptions, "extraApi
 export async function startLocalCluster({ events, ...options }: LocalClusterOptions): Promise<ControlPlane> {
   const crds = await readCrds();
   const manifests = [...crds, ...(await readManifests(RBAC)), ...(events?.manifests ?? [])];
-  const beforeControllers = async (access: ClusterAccess, signal: AbortSignal) => {
+  const beforeControllers = async (access: ServerAccess, signal: AbortSignal) => {
     const connection = openConnection(access);
     try {
       await applyManifests(connection, manifests, { signal });

@@ -4,7 +4,7 @@ import { createWriteStream } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { createCluster } from "../../shared/clusters/cluster.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import { readsOnly } from "../../shared/clusters/foresee.ts";
@@ -129,7 +129,7 @@ async function serve(session: Session): Promise<number> {
 
 interface ServedCluster {
   /** The functions' own. */
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   readonly connection: Connection;
   readonly died: Promise<string>;
   /** Undefined when the cluster tells of nothing. */
@@ -197,7 +197,7 @@ async function useCluster({ options, shown, signal, cleanups }: Session, kubecon
 }
 
 /** The same check as of `npm run cluster -- mode NAME act`. */
-async function refuseBesideInTreeController(access: ClusterAccess, { send }: Connection, deadline: AbortSignal) {
+async function refuseBesideInTreeController(access: ServerAccess, { send }: Connection, deadline: AbortSignal) {
   const meter = { requests: 0, writes: 0, bytes: 0 };
   const cluster = createCluster({ transport: readsOnly(send), meter, deadline, cache: { poolVersion: undefined } });
   const { namespaces } = access;

@@ -1,7 +1,7 @@
 /** One kept-alive HTTPS connection pool to one API server. Owns sockets, credentials and deadlines; knows nothing of pools. */
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import { Agent, type Dispatcher } from "undici";
-import type { ClusterAccess } from "./access.ts";
+import type { ClusterAccess, ServerAccess } from "./access.ts";
 
 /** The longest answer that is read, in bytes; a page of 1,000 VMs is about 4 MB. */
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
@@ -40,6 +40,7 @@ export interface Connection {
 
 /** Opens a connection pool to the API server of `access`. Verified TLS, no redirects; nothing is sent before the first request. */
 export function openConnection(access: ClusterAccess): Connection {
+  if (access.server === undefined) throw new Error("clusters of EKS cannot be reached yet");
   const config = kubeConfigFor(access);
   let ready: Promise<{ agent: Agent; authorization: string | undefined }> | undefined;
   const open = () => {
@@ -93,7 +94,7 @@ export function openConnection(access: ClusterAccess): Connection {
 }
 
 /** The entry as a KubeConfig of client-node, which turns it into TLS options and an Authorization header. */
-function kubeConfigFor(access: ClusterAccess): KubeConfig {
+function kubeConfigFor(access: ServerAccess): KubeConfig {
   const config = new KubeConfig();
   const { auth } = access;
   config.loadFromClusterAndUser(

@@ -4,7 +4,7 @@ import { delimiter } from "node:path";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
 import { describeProblems } from "../planning/errors.ts";
 import { quoted } from "../planning/wording.ts";
-import { accessSchema, type ClusterAccess } from "./access.ts";
+import { accessSchema, type ServerAccess } from "./access.ts";
 
 /** The kubeconfig cannot be used; the message is one sentence that says why and what to do. */
 export class KubeconfigError extends Error {
@@ -13,19 +13,19 @@ export class KubeconfigError extends Error {
 
 /** What a context of a kubeconfig says. */
 export interface KubeconfigContext {
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   /** The namespace that the context works in; undefined when it names none. */
   readonly namespace: string | undefined;
 }
 
 export interface ContextOptions {
-  readonly mode: ClusterAccess["mode"];
+  readonly mode: ServerAccess["mode"];
   /** The current one when undefined. */
   readonly context?: string | undefined;
 }
 
 /** The access entry of the current context. Files that it names are read once, now. */
-export function readKubeconfig(path: string, mode: ClusterAccess["mode"]): ClusterAccess {
+export function readKubeconfig(path: string, mode: ServerAccess["mode"]): ServerAccess {
   return readContext([path], { mode }).access;
 }
 
@@ -51,11 +51,15 @@ export function readContext(paths: readonly string[], { mode, context }: Context
     auth: authOf(user, path),
     mode,
   });
-  if (parsed.success) {
+  // What is asked of a kubeconfig has a server.
+  if (parsed.data?.server !== undefined) {
     const namespace = config.getContextObject(config.getCurrentContext())?.namespace;
     return { access: parsed.data, namespace: namespace === "" ? undefined : namespace };
   }
-  const problems = parsed.error.issues.map((issue) => ({ field: issue.path.join("."), message: issue.message }));
+  const problems = (parsed.error?.issues ?? []).map((issue) => ({
+    field: issue.path.join("."),
+    message: issue.message,
+  }));
   throw new KubeconfigError(`the ${which} of ${path} cannot be used: ${describeProblems(problems)}`);
 }
 

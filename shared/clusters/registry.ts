@@ -5,6 +5,10 @@ import { describeProblems } from "../planning/errors.ts";
 import { parseJson } from "../planning/json.ts";
 import { CLUSTER_NAME } from "../planning/names.ts";
 import { accessSchema, type ClusterAccess } from "./access.ts";
+import { RegistryError, type RegistryPart, type RegistrySource } from "./registry-source.ts";
+import { createSsmSource } from "./registry-ssm.ts";
+
+export { RegistryError } from "./registry-source.ts";
 
 const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, "expected a lower-case hex SHA-256");
 
@@ -18,44 +22,101 @@ export const webhookSchema = z.strictObject({
 export type ClusterWebhook = z.infer<typeof webhookSchema>;
 
 export const clusterNameSchema = z.string().regex(CLUSTER_NAME, "expected a DNS label");
-const registrySchema = z.strictObject({
-  clusters: z.record(clusterNameSchema, z.strictObject({ access: accessSchema, webhook: webhookSchema.optional() })),
-});
-export type RegistryFile = z.input<typeof registrySchema>;
+/** A registry in a file: `{"clusters": {"<name>": {"access": {…}, "webhook": {…}}}}`. */
+export interface RegistryFile {
+  readonly clusters: Readonly<
+    Record<
+      string,
+      {
+        readonly access: z.input<typeof accessSchema>;
+        readonly webhook?: z.input<typeof webhookSchema> | undefined;
+      }
+    >
+  >;
+}
 
+/** What is wrong with one entry is told when that entry is asked for: it stops no other. */
 export interface Registry {
+  /** Of every registration, good or bad. */
   names(): Promise<readonly string[]>;
   /** Undefined for a name that is not registered. */
   access(name: string): Promise<ClusterAccess | undefined>;
   webhook(name: string): Promise<ClusterWebhook | undefined>;
 }
 
-/** The registry is not what it must be; the message names the field, never its value. */
-export class RegistryError extends Error {
-  override readonly name = "RegistryError";
+/** Where a function is told that the registry is: exactly one of the two. */
+export interface RegistryPlace {
+  readonly REGISTRY_FILE?: string | undefined;
+  readonly REGISTRY_PREFIX?: string | undefined;
 }
 
-/** A registry in a JSON file, read at each question: `{"clusters": {"<name>": {"access": {…}, "webhook": {…}}}}`. */
+/** The registry that a function's configuration names. */
+export function openRegistry({ REGISTRY_FILE, REGISTRY_PREFIX }: RegistryPlace): Registry {
+  if (REGISTRY_PREFIX !== undefined) return createSsmRegistry(REGISTRY_PREFIX);
+  if (REGISTRY_FILE !== undefined) return createFileRegistry(REGISTRY_FILE);
+  throw new RegistryError("no cluster registry is configured: set REGISTRY_FILE or REGISTRY_PREFIX");
+}
+
+/** A registry in a JSON file, read at each question. */
 export function createFileRegistry(path: string): Registry {
+  return createRegistry(createFileSource(path));
+}
+
+/** A registry in SSM parameters `<prefix>/<name>/access` and `<prefix>/<name>/webhook`, each the JSON of its entry. */
+export function createSsmRegistry(prefix: string, options: Parameters<typeof createSsmSource>[1] = {}): Registry {
+  return createRegistry(createSsmSource(prefix, options));
+}
+
+function createRegistry(source: RegistrySource): Registry {
+  const entry = async <S extends z.ZodType>(schema: S, name: string, part: RegistryPart) => {
+    const found = await source.read(name, part);
+    if (found === undefined) return undefined;
+    const { place, field } = source.locate(name, part);
+    checkEntry(clusterNameSchema, name, { place, field: field.slice(0, -1) });
+    return checkEntry(schema, found.value, { place, field });
+  };
+  return {
+    names: () => source.names(),
+    access: (name) => entry(accessSchema, name, "access"),
+    webhook: (name) => entry(webhookSchema, name, "webhook"),
+  };
+}
+
+function checkEntry<S extends z.ZodType>(
+  schema: S,
+  value: unknown,
+  { place, field }: ReturnType<RegistrySource["locate"]>,
+): z.output<S> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map(({ path, message }) => ({
+    field: [...field, ...path].map(String).join("."),
+    message,
+  }));
+  throw new RegistryError(`the cluster registry ${place} is not valid: ${describeProblems(problems)}`);
+}
+
+const fileSchema = z.strictObject({ clusters: z.record(z.string(), z.unknown()) });
+const fileEntrySchema = z.strictObject({ access: z.unknown(), webhook: z.unknown().optional() });
+
+function createFileSource(path: string): RegistrySource {
   const read = async () => {
-    const text = await readFile(path, "utf8").catch(() => {
-      throw new RegistryError(`the cluster registry ${path} cannot be read`);
+    const text = await readFile(path, "utf8").catch((cause: unknown) => {
+      throw new RegistryError(`the cluster registry ${path} cannot be read`, { kind: "unavailable", cause });
     });
     const json = parseJson(text);
     if (json === undefined) throw new RegistryError(`the cluster registry ${path} is not JSON`);
-    const parsed = registrySchema.safeParse(json);
-    if (parsed.success) return parsed.data.clusters;
-    const problems = parsed.error.issues.map((issue) => ({ field: issue.path.join("."), message: issue.message }));
-    throw new RegistryError(`the cluster registry ${path} is not valid: ${describeProblems(problems)}`);
+    return checkEntry(fileSchema, json, { place: path, field: [] }).clusters;
   };
   return {
     names: async () => Object.keys(await read()).sort(),
-    access: async (name) => entryOf(await read(), name)?.access,
-    webhook: async (name) => entryOf(await read(), name)?.webhook,
+    async read(name, part) {
+      const clusters = await read();
+      // Names come from outside: one that every object inherits is not registered.
+      if (!Object.hasOwn(clusters, name)) return undefined;
+      const entry = checkEntry(fileEntrySchema, clusters[name], { place: path, field: ["clusters", name] });
+      return part === "webhook" && entry.webhook === undefined ? undefined : { value: entry[part] };
+    },
+    locate: (name, part) => ({ place: path, field: ["clusters", name, part] }),
   };
-}
-
-/** Names come from outside: one that every object inherits is not registered. */
-function entryOf<T>(clusters: Readonly<Record<string, T>>, name: string): T | undefined {
-  return Object.hasOwn(clusters, name) ? clusters[name] : undefined;
 }

@@ -5,7 +5,7 @@ import { expect, it, onTestFinished } from "vitest";
 import { runCheck } from "../../infra/cli/check.ts";
 import { CLUSTER_HELP, parseClusterOptions } from "../../infra/cli/cluster-options.ts";
 import { writeMode } from "../../infra/cli/registry-file.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { createFileRegistry } from "../../shared/clusters/registry.ts";
 import { aWire, networkError, ok, on, type Reply, refusal, type Wire, writesOf } from "../support/transport.ts";
 import { aList, aSettledPool, DATE, DISCOVERY, NOW, served } from "../support/transport-objects.ts";
@@ -59,7 +59,7 @@ function aPools(pools: readonly object[]): Reply {
   return ok({ kind: "List", metadata: { resourceVersion: "1" }, items: pools }, DATE);
 }
 
-const ACCESS: ClusterAccess = {
+const ACCESS: ServerAccess = {
   server: "https://api.example",
   auth: { kind: "token", token: "s3cr3t" },
   mode: "observe",

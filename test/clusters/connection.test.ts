@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { createCluster, type Meter, VIRTUAL_MACHINES } from "../../shared/clusters/cluster.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import {
@@ -17,7 +17,7 @@ const SERVING = issueCertificates();
 const MEGABYTE = Buffer.alloc(1024 * 1024, "x");
 const POLL_MS = 5;
 
-function connect(access: ClusterAccess): Connection {
+function connect(access: ServerAccess): Connection {
   const connection = openConnection(access);
   onTestFinished(() => connection.close());
   return connection;
@@ -26,7 +26,7 @@ function connect(access: ClusterAccess): Connection {
 /** A server that answers as told, and a connection to it. */
 async function aPair(
   answer: (request: IncomingMessage, response: ServerResponse) => void,
-  fields: Partial<ClusterAccess> = {},
+  fields: Partial<ServerAccess> = {},
 ) {
   const certificates = await SERVING;
   const server = await serve(certificates, answer);

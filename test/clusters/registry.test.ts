@@ -2,7 +2,7 @@ import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as fc from "fast-check";
 import { expect, it } from "vitest";
-import { accessSchema, type ClusterAccess } from "../../shared/clusters/access.ts";
+import { accessSchema, type ServerAccess } from "../../shared/clusters/access.ts";
 import { createDirectory } from "../../shared/clusters/directory.ts";
 import { createFileRegistry, type Registry } from "../../shared/clusters/registry.ts";
 import { isRecord } from "../../shared/planning/json.ts";
@@ -69,13 +69,42 @@ it("reads the file anew at each question", async () => {
 it.each([
   ["clusters as a list", { clusters: [] }, "clusters"],
   ["a setting that there is not", { clusters: {}, defaultToken: SECRET }, "defaultToken"],
-  ["a cluster without access", { clusters: { west: {} } }, "clusters.west.access"],
-  ["a name that is no DNS label", { clusters: { "West/1": { access: ACCESS } } }, "clusters.West/1"],
 ])("refuses a file with %s, and names the field", async (_what, content, field) => {
   const reading = aRegistryOf(content).names();
 
   await expect(reading).rejects.toMatchObject({ name: "RegistryError", message: expect.stringContaining(field) });
   await expect(reading).rejects.not.toMatchObject({ message: expect.stringContaining(SECRET) });
+});
+
+it.each([
+  ["without access", "west", {}, "clusters.west.access: "],
+  ["with a name that is no DNS label", "West/1", { access: ACCESS }, "clusters.West/1: "],
+  ["with a third part", "west", { access: ACCESS, token: SECRET }, "clusters.west"],
+  ["that is a list", "west", [SECRET], "clusters.west: "],
+  ["with a bad server", "west", { access: { ...ACCESS, server: SECRET } }, "clusters.west.access.server: "],
+])("refuses a registration %s, names the field, and serves the others", async (_what, name, entry, field) => {
+  const registry = aRegistryOf({ clusters: { [name]: entry, zulu: { access: ACCESS } } });
+  const reading = registry.access(name);
+
+  await expect(reading).rejects.toMatchObject({ name: "RegistryError", kind: "invalid", retryable: false });
+  await expect(reading).rejects.toMatchObject({ message: expect.stringContaining(field) });
+  await expect(reading).rejects.not.toMatchObject({ message: expect.stringContaining(SECRET) });
+  expect(await registry.names()).toEqual([name, "zulu"]);
+  expect(await registry.access("zulu")).toMatchObject({ server: ACCESS.server });
+});
+
+it("keeps what may send events apart from what reaches the cluster: one may be wrong", async () => {
+  const registry = aRegistryOf({
+    clusters: {
+      west: { access: ACCESS, webhook: { bearer: SECRET } },
+      east: { access: { server: SECRET }, webhook: { bearer: ["0".repeat(64)] } },
+    },
+  });
+
+  expect(await registry.access("west")).toMatchObject({ server: ACCESS.server });
+  await expect(registry.webhook("west")).rejects.toThrow("clusters.west.webhook.bearer: ");
+  expect(await registry.webhook("east")).toEqual({ bearer: ["0".repeat(64)] });
+  await expect(registry.access("east")).rejects.toThrow("clusters.east.access.auth: ");
 });
 
 it.each([
@@ -122,6 +151,35 @@ it("gathers all that is wrong with an entry", async () => {
   const complaint = await complaintAbout({ server: "x", auth: { kind: "token" }, mode: "y" });
 
   for (const field of ["server", "auth.token", "mode"]) expect(complaint).toContain(`clusters.west.access.${field}: `);
+});
+
+const EKS = { kind: "eks", clusterName: "prod", region: "eu-central-1" };
+
+it("takes a cluster of EKS without server and authority, which EKS tells", async () => {
+  const auth = { ...EKS, roleArn: "arn:aws:iam::123456789012:role/clusters/reader" };
+  const registry = aRegistryOf({ clusters: { west: { access: { auth } }, east: { access: { auth: EKS } } } });
+
+  expect(await registry.access("west")).toEqual({ auth, mode: "observe" });
+  expect(await registry.access("east")).toEqual({ auth: EKS, mode: "observe" });
+});
+
+it.each([
+  ["a server of its own", { auth: EKS, server: "https://api.example" }, "server"],
+  ["an authority of its own", { auth: EKS, certificateAuthorityData: "AA==" }, "certificateAuthorityData"],
+  ["no region", { auth: { kind: "eks", clusterName: "prod" } }, "auth.region"],
+  ["a region that is a host", { auth: { ...EKS, region: "eu-1.example.com/?" } }, "auth.region"],
+  ["a cluster name that is a path", { auth: { ...EKS, clusterName: "../prod" } }, "auth.clusterName"],
+  ["a user for a role", { auth: { ...EKS, roleArn: "arn:aws:iam::123456789012:user/me" } }, "auth.roleArn"],
+  ["a token besides", { auth: { ...EKS, token: SECRET } }, "auth"],
+])("refuses a cluster of EKS with %s", async (_what, access, field) => {
+  const complaint = await complaintAbout(access);
+
+  expect(complaint).toContain(`clusters.west.access.${field}: `);
+  expect(complaint).not.toContain(SECRET);
+});
+
+it("needs the server of any other cluster", async () => {
+  expect(await complaintAbout({ auth: ACCESS.auth })).toContain("clusters.west.access.server: expected an https URL");
 });
 
 it.each([
@@ -254,7 +312,7 @@ it("does not mind a refusal of a cluster that it never found", () => {
 });
 
 it("passes on what the registry says is wrong, and asks again next time", async () => {
-  const access: ClusterAccess = { server: ACCESS.server, auth: { kind: "token", token: SECRET }, mode: "act" };
+  const access: ServerAccess = { server: ACCESS.server, auth: { kind: "token", token: SECRET }, mode: "act" };
   let asked = 0;
   const registry = {
     names: async () => ["west"],

@@ -11,7 +11,7 @@ import * as z from "zod";
 import { ensurePki, type KeyPair, type Pki } from "../../infra/local/control-plane/certificates.ts";
 import { writeAtomically } from "../../infra/local/control-plane/files.ts";
 import { accessFor, writeKubeconfig } from "../../infra/local/control-plane/kubeconfig.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { type ApiResponse, openConnection } from "../../shared/clusters/connection.ts";
 import { OWN_GROUP } from "../../shared/events/changes.ts";
 import { parseJson } from "../../shared/planning/json.ts";
@@ -225,7 +225,7 @@ async function untilServing({ connection, access }: World): Promise<void> {
   throw new Error(`the API server does not come to serve: it said last ${said}, and ${status} on a new connection`);
 }
 
-async function onNewConnection(access: ClusterAccess): Promise<ApiResponse> {
+async function onNewConnection(access: ServerAccess): Promise<ApiResponse> {
   const connection = openConnection(access);
   try {
     return await connection.send({ method: "GET", path: SERVED_PATH, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS) });
@@ -503,9 +503,9 @@ interface Functions {
   /** Another one beside it, for so long. */
   double(ms: number): Promise<void>;
   /** A process that has these credentials from its start. */
-  startWith(access: ClusterAccess): Promise<void>;
+  startWith(access: ServerAccess): Promise<void>;
   /** Whoever looks finds these credentials. */
-  renew(access: ClusterAccess): Promise<void>;
+  renew(access: ServerAccess): Promise<void>;
   stop(): Promise<void>;
 }
 

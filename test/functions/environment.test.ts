@@ -7,6 +7,7 @@ const FUNCTIONS = join(import.meta.dirname, "../../functions");
 const SETTINGS = [
   "DEPLOYMENT",
   "REGISTRY_FILE",
+  "REGISTRY_PREFIX",
   "PASSES_QUEUE_URL",
   "LATE_QUEUE_URL",
   "EVENT_BUS_NAME",

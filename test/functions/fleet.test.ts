@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { createFleet } from "../../functions/fleet.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { isRecord, parseJson } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION } from "../../shared/planning/names.ts";
 import { aRollout } from "../support/builders.ts";
@@ -66,7 +66,7 @@ function aClusterOf(...pools: readonly PoolFields[]): Wire {
 
 const ONE = { cluster: "west", namespace: "ci", name: "web" };
 
-function showOne(wire: Wire, access: Partial<ClusterAccess> = {}, fields: RequestFields = {}) {
+function showOne(wire: Wire, access: Partial<ServerAccess> = {}, fields: RequestFields = {}) {
   return aFleet({ west: { wire, access } }).get({ parameters: ONE, ...fields });
 }
 

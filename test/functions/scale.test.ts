@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { createScale, type ScaleResult } from "../../functions/scale.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import type { ApiResponse } from "../../shared/clusters/connection.ts";
 import { parseJson } from "../../shared/planning/json.ts";
 import type { HttpAnswer } from "../../shared/runtime/http.ts";
@@ -83,7 +83,7 @@ function aRequestEvent(fields: object = {}, envelope: object = {}) {
   };
 }
 
-function aScaleFunction(wire: Wire, access: Partial<ClusterAccess> = {}) {
+function aScaleFunction(wire: Wire, access: Partial<ServerAccess> = {}) {
   const clock = { now: NOW };
   const now = () => clock.now;
   const registrations = aDirectory({ west: { wire, access } }, now);
@@ -481,7 +481,7 @@ describe("Virtual Machine Pool Scale Requested", () => {
     expect(log.lines).toMatchObject([{ level: "warn", message: "scale request refused", fields: { reason } }]);
   });
 
-  it.each<[string, Partial<ClusterAccess>, string]>([
+  it.each<[string, Partial<ServerAccess>, string]>([
     ["is only observed", { mode: "observe" }, "observing"],
     ["does not have the namespace served", { namespaces: ["prod"] }, "notServed"],
   ])("refuses one for a cluster that %s", async (_what, access, reason) => {

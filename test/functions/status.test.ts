@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { createStatus } from "../../functions/status.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import type { Reconciled } from "../../shared/events/facts.ts";
 import { deduplicationIdOf } from "../../shared/events/wake-ups.ts";
 import { aBusEvent, aContext, aDirectory, aLog, aMailbox, aWakeUp } from "../support/handlers.ts";
@@ -54,7 +54,7 @@ function aWireShowing(status: object, reply: Reply = ok({})): Wire {
   return aWire(on(DISCOVERY, served("v1beta1")), on(POOL, ok(aSettledPool({ status }))), on(STATUS, reply));
 }
 
-function aStatus(wire: Wire, access: Partial<ClusterAccess> = {}) {
+function aStatus(wire: Wire, access: Partial<ServerAccess> = {}) {
   const clock = { now: NOW };
   const now = () => clock.now;
   const registrations = aDirectory({ west: { wire, access } }, now);

@@ -115,7 +115,7 @@ async function registered([text, name]: readonly [string, string]): Promise<void
       const names = await registry.names();
       const [access, webhook] = [await registry.access(name), await registry.webhook(name)];
       if (!names.includes(name)) assert.deepEqual([access, webhook], [undefined, undefined]);
-      assert(access === undefined || new URL(access.server).protocol === "https:");
+      assert(access?.server === undefined || new URL(access.server).protocol === "https:");
     }, RegistryError),
   );
 }

@@ -1,5 +1,7 @@
 import { expect, it } from "vitest";
 import {
+  auditConfigSchema,
+  fleetConfigSchema,
   readConfig,
   reconcileConfigSchema,
   resyncConfigSchema,
@@ -16,7 +18,7 @@ const RECONCILE = { ...COMMON, EVENT_BUS_NAME: "pools" };
 /** What is said about an environment. */
 function complaintAbout(env: Readonly<Record<string, string | undefined>>): string {
   try {
-    readConfig(reconcileConfigSchema.extend(resyncConfigSchema.shape), env);
+    readConfig(reconcileConfigSchema.safeExtend(resyncConfigSchema.shape), env);
     return "";
   } catch (error) {
     return error instanceof Error && error.name === "ConfigError" ? error.message : `thrown: ${String(error)}`;
@@ -54,6 +56,7 @@ it.each([
   ["DEPLOYMENT", ""],
   ["DEPLOYMENT", "x".repeat(101)],
   ["REGISTRY_FILE", ""],
+  ["REGISTRY_FILE", undefined],
   ["PASSES_QUEUE_URL", "passes.fifo"],
   ["LATE_QUEUE_URL", ""],
   ["EVENT_BUS_NAME", ""],
@@ -68,6 +71,42 @@ it.each([
   const complaint = complaintAbout({ ...RECONCILE, [setting]: value });
 
   expect(complaint).toMatch(new RegExp(`^${setting}: [^;]+$`));
+});
+
+it("takes a registry of parameters in the place of a file", () => {
+  const { REGISTRY_FILE: _file, ...rest } = COMMON;
+  const settings = { ...rest, REGISTRY_PREFIX: "/vmpool-functions/clusters" };
+
+  expect(readConfig(statusConfigSchema, settings)).toEqual({ ...settings, DEPLOYMENT: "vmpool-functions" });
+  expect(readConfig(fleetConfigSchema, settings)).toEqual({ REGISTRY_PREFIX: "/vmpool-functions/clusters" });
+});
+
+it("refuses two registries at once", () => {
+  expect(complaintAbout({ ...RECONCILE, REGISTRY_PREFIX: "/vmpool-functions/clusters" })).toBe(
+    "REGISTRY_FILE: set either REGISTRY_FILE or REGISTRY_PREFIX, and only one of them",
+  );
+});
+
+it.each(["", "/", "clusters", "/clusters/", "/clusters//west", "/clusters/*"])(
+  "refuses REGISTRY_PREFIX=%j",
+  (prefix) => {
+    const { REGISTRY_FILE: _file, ...rest } = RECONCILE;
+
+    expect(complaintAbout({ ...rest, REGISTRY_PREFIX: prefix })).toMatch(/^REGISTRY_PREFIX: [^;]+$/);
+  },
+);
+
+it.each([
+  [undefined, {}],
+  ['{"/aws/eks/prod/cluster":"west"}', { "/aws/eks/prod/cluster": "west" }],
+])("reads AUDIT_CLUSTERS=%s", (text, clusters) => {
+  const env = { ...COMMON, ...(text === undefined ? {} : { AUDIT_CLUSTERS: text }) };
+
+  expect(readConfig(auditConfigSchema, env).AUDIT_CLUSTERS).toEqual(clusters);
+});
+
+it.each(["", "west", "[]", '{"/aws/eks/prod/cluster":1}'])("refuses AUDIT_CLUSTERS=%j", (text) => {
+  expect(() => readConfig(auditConfigSchema, { ...COMMON, AUDIT_CLUSTERS: text })).toThrow(/^AUDIT_CLUSTERS: [^;]+$/);
 });
 
 it("gathers all that is wrong before it complains", () => {

@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { findBinaries } from "../../infra/local/control-plane/binaries.ts";
 import { type ControlPlane, startControlPlane } from "../../infra/local/control-plane/control-plane.ts";
 import { applyManifests, readManifests, waitForCrds } from "../../infra/local/control-plane/manifests.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import { createMemoryCluster, type MemoryCluster } from "./cluster.ts";
 import { CONTRACT, type Host } from "./contract.ts";
@@ -108,7 +108,7 @@ async function explain(operations: readonly Operation[], found: Difference): Pro
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "simulation-"));
   const binaries = await findBinaries({ env: process.env, onProgress: () => undefined, signal: never });
-  const serving = Promise.withResolvers<ClusterAccess>();
+  const serving = Promise.withResolvers<ServerAccess>();
   const controllers = Promise.withResolvers<void>();
   release = controllers.resolve;
   starting = startControlPlane({
@@ -127,7 +127,7 @@ beforeAll(async () => {
   connection = openConnection(await Promise.race([serving.promise, starting.then(({ access }) => access)]));
 }, TIMEOUT_MS);
 
-async function applyCrds(access: ClusterAccess, signal: AbortSignal): Promise<void> {
+async function applyCrds(access: ServerAccess, signal: AbortSignal): Promise<void> {
   const admin = openConnection(access);
   const files = await readdir(CRDS);
   const manifests = (await Promise.all(files.map((file) => readManifests(join(CRDS, file))))).flat();

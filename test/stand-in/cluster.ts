@@ -8,7 +8,7 @@ import { startLocalCluster } from "../../infra/local/cluster.ts";
 import { type Binaries, findBinaries } from "../../infra/local/control-plane/binaries.ts";
 import { applyManifests, parseManifests } from "../../infra/local/control-plane/manifests.ts";
 import { startStandIn } from "../../infra/local/stand-in/stand-in.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 
 /** The first run of all may build the programs. */
@@ -27,7 +27,7 @@ export interface Output {
 
 export interface TestCluster {
   readonly dir: string;
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   readonly connection: Connection;
   /** Standard output and standard error together. */
   kubectl(args: readonly string[], stdin?: string): Promise<Output>;

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { createReconcile } from "../../functions/reconcile.ts";
 import { createStatus } from "../../functions/status.ts";
 import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import { createDirectory } from "../../shared/clusters/directory.ts";
 import type { PassResult } from "../../shared/clusters/reconcile-pool.ts";
@@ -32,7 +32,7 @@ export interface Driven {
 }
 
 export interface DrivenOptions {
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   readonly logger: Logger;
   readonly deployment?: string;
 }

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import type { Context } from "aws-lambda";
 import { createReconcile, type ReconcileDeps } from "../../functions/reconcile.ts";
 import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ClusterAccess, ServerAccess } from "../../shared/clusters/access.ts";
 import { createDirectory, type Directory } from "../../shared/clusters/directory.ts";
 import type { Facts, Reconciled } from "../../shared/events/facts.ts";
 import { groupIdOf, type Outgoing, type QueueName, type WakeUp, type WakeUps } from "../../shared/events/wake-ups.ts";
@@ -88,7 +88,7 @@ export function aBusEvent(detail: unknown) {
 
 export interface Registered {
   readonly wire: Wire;
-  readonly access?: Partial<ClusterAccess>;
+  readonly access?: Partial<ServerAccess>;
 }
 
 export interface Registrations {
@@ -106,7 +106,7 @@ export function aDirectory(clusters: Readonly<Record<string, Registered>>, now: 
   const serverOf = (name: string) => `https://${name}.example:6443`;
   const registry = {
     names: async () => Object.keys(clusters),
-    async access(name: string): Promise<ClusterAccess | undefined> {
+    async access(name: string): Promise<ServerAccess | undefined> {
       reads.push(name);
       const found = clusters[name];
       if (found === undefined) return undefined;

@@ -2,7 +2,7 @@
 import { pickPorts } from "../../infra/local/control-plane/ports.ts";
 import { listen } from "../../infra/local/http.ts";
 import { startRuntime } from "../../infra/local/runtime/runtime.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { registryOf } from "./world.ts";
 
@@ -34,7 +34,7 @@ export interface HttpFunctions {
 /** Serves a deployment that knows these clusters. */
 export async function serveFunctions(
   deployment: string,
-  clusters: Readonly<Record<string, ClusterAccess>>,
+  clusters: Readonly<Record<string, ServerAccess>>,
 ): Promise<HttpFunctions> {
   const logger = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
   const registry = registryOf(clusters);

@@ -4,7 +4,7 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { generate } from "selfsigned";
 import { onTestFinished } from "vitest";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 
 export interface Certificates {
   /** PEM of the authority. */
@@ -82,7 +82,7 @@ export async function serve(
 }
 
 /** Access to a server by its authority and a token, unless something else is given. */
-export function accessTo({ url }: LocalServer, ca: string, fields: Partial<ClusterAccess> = {}): ClusterAccess {
+export function accessTo({ url }: LocalServer, ca: string, fields: Partial<ServerAccess> = {}): ServerAccess {
   return {
     server: url,
     certificateAuthorityData: base64(ca),

@@ -15,7 +15,7 @@ import { type EventsListener, listenForEvents } from "../../infra/local/events-l
 import { lambdaContext } from "../../infra/local/runtime/lambda-context.ts";
 import { startRuntime } from "../../infra/local/runtime/runtime.ts";
 import { startStandIn } from "../../infra/local/stand-in/stand-in.ts";
-import type { ClusterAccess } from "../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
 import type { Meter } from "../../shared/clusters/cluster.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import { createDirectory } from "../../shared/clusters/directory.ts";
@@ -90,9 +90,9 @@ export interface KubectlOptions {
 export interface ClusterUse {
   readonly dir: string;
   /** As `admin`. */
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   /** As the functions. */
-  readonly functionsAccess: ClusterAccess;
+  readonly functionsAccess: ServerAccess;
   /** As `admin`. */
   readonly connection: Connection;
   readonly kubeconfigPath: string;
@@ -345,7 +345,7 @@ function createListLogger(lines: LogLine[]): Logger {
 
 /** Clusters by name; all of them take events by the same secrets. */
 export function registryOf(
-  clusters: Readonly<Record<string, ClusterAccess>>,
+  clusters: Readonly<Record<string, ServerAccess>>,
   webhook?: Awaited<ReturnType<Registry["webhook"]>>,
 ): Registry {
   return {
@@ -356,7 +356,7 @@ export function registryOf(
 }
 
 function startRuntimeFor(
-  access: ClusterAccess,
+  access: ServerAccess,
   options: Pick<Parameters<typeof startRuntime>[0], "deployment" | "logger" | "onPass">,
 ) {
   return startRuntime({
@@ -368,7 +368,7 @@ function startRuntimeFor(
 }
 
 /** One warm instance of `reconcile` whose wake-ups and facts go nowhere. */
-function createPassRunner(access: ClusterAccess, logger: Logger) {
+function createPassRunner(access: ServerAccess, logger: Logger) {
   const now = Date.now;
   const registry = registryOf({ [CLUSTER_NAME]: access, [OBSERVED_NAME]: { ...access, mode: "observe" } });
   const directory = createDirectory({ registry, now });

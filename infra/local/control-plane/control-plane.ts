@@ -2,7 +2,7 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { ClusterAccess } from "../../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../../shared/clusters/access.ts";
 import { openConnection } from "../../../shared/clusters/connection.ts";
 import type { Binaries } from "./binaries.ts";
 import { ensurePki } from "./certificates.ts";
@@ -33,15 +33,15 @@ export interface ControlPlaneOptions {
    * Runs when the API server is ready and the controllers are not yet. The place for CRDs: the garbage collector looks for new
    * kinds only every 30 s, and at its start.
    */
-  readonly beforeControllers?: (access: ClusterAccess, signal: AbortSignal) => Promise<void>;
+  readonly beforeControllers?: (access: ServerAccess, signal: AbortSignal) => Promise<void>;
 }
 
 export interface ControlPlane {
   readonly server: string;
   /** As `admin`, of the group `system:masters`. */
-  readonly access: ClusterAccess;
+  readonly access: ServerAccess;
   /** As the functions, who may do nothing before somebody says so. */
-  readonly functionsAccess: ClusterAccess;
+  readonly functionsAccess: ServerAccess;
   /** There as long as the control plane serves. */
   readonly kubeconfigPath: string;
   /** Settles when all processes are gone, within 10 s. May be called again. */
@@ -124,7 +124,7 @@ interface Start extends ControlPlaneOptions {
   readonly processes: Supervisor;
 }
 
-async function startServer({ layout, processes, ...options }: Start, access: ClusterAccess): Promise<void> {
+async function startServer({ layout, processes, ...options }: Start, access: ServerAccess): Promise<void> {
   const { binaries, extraApiserverFlags = [] } = options;
   const common = { env: environment(), logDir: join(layout.dir, "logs") };
   const etcd = { ...common, name: "etcd", command: binaries.etcd, args: etcdArgs(layout) };
@@ -158,7 +158,7 @@ function environment(): NodeJS.ProcessEnv {
 }
 
 /** Asks until the answer is 200. Throws `SetupError` when that takes too long, and the reason of the signal. */
-async function waitUntilServing(name: string, access: ClusterAccess, path: string, signal: AbortSignal): Promise<void> {
+async function waitUntilServing(name: string, access: ServerAccess, path: string, signal: AbortSignal): Promise<void> {
   const connection = openConnection(access);
   const deadline = AbortSignal.timeout(READY_TIMEOUT_MS);
   const either = AbortSignal.any([signal, deadline]);

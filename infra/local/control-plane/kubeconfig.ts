@@ -1,11 +1,11 @@
 /** Kubeconfig files with everything embedded; what kubectl and kube-controller-manager read. */
 import { stringify } from "yaml";
-import type { ClusterAccess } from "../../../shared/clusters/access.ts";
+import type { ServerAccess } from "../../../shared/clusters/access.ts";
 import type { KeyPair } from "./certificates.ts";
 import { writeAtomically } from "./files.ts";
 
 /** Full access to the API server as the owner of `client`. */
-export function accessFor(server: string, ca: KeyPair, client: KeyPair): ClusterAccess {
+export function accessFor(server: string, ca: KeyPair, client: KeyPair): ServerAccess {
   return {
     server,
     certificateAuthorityData: base64(ca.certificate),
@@ -15,7 +15,7 @@ export function accessFor(server: string, ca: KeyPair, client: KeyPair): Cluster
 }
 
 /** Writes a kubeconfig with the one context `local`, readable by its owner alone. */
-export async function writeKubeconfig(path: string, access: ClusterAccess, user: string): Promise<void> {
+export async function writeKubeconfig(path: string, access: ServerAccess, user: string): Promise<void> {
   const { server, certificateAuthorityData, auth } = access;
   const credentials =
     auth.kind === "token"
