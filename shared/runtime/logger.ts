@@ -18,11 +18,16 @@ export interface Logger {
 export function createLogger(serviceName: string): Logger {
   const logger = new PowertoolsLogger({ serviceName });
   return {
-    debug: (message, fields) => logger.debug(message, { ...fields }),
-    info: (message, fields) => logger.info(message, { ...fields }),
-    warn: (message, fields) => logger.warn(message, { ...fields }),
-    error: (message, fields) => logger.error(message, { ...fields }),
+    debug: (message, fields) => logger.debug(message, nameApart(fields)),
+    info: (message, fields) => logger.info(message, nameApart(fields)),
+    warn: (message, fields) => logger.warn(message, nameApart(fields)),
+    error: (message, fields) => logger.error(message, nameApart(fields)),
   };
+}
+
+/** A line's own `message` is the constant one; the logger drops a field of that name, with a line of complaint. */
+function nameApart({ message, ...fields }: Fields): Record<string, unknown> {
+  return message === undefined ? fields : { ...fields, errorMessage: message };
 }
 
 /** What may be logged of a thrown value: its name and message, never its properties, which may hold headers or bodies. */

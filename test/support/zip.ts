@@ -1,7 +1,7 @@
 /** Unpacks zip archives, as far as deployment packages use them. */
 import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { inflateRawSync } from "node:zlib";
+import { crc32, inflateRawSync } from "node:zlib";
 
 export interface ZipEntry {
   readonly name: string;
@@ -14,6 +14,8 @@ const ENTRY_SIGNATURE = 0x02014b50;
 const ENTRY_BYTES = 46;
 const LOCAL_BYTES = 30;
 const METHOD = { stored: 0, deflated: 8 } as const;
+/** Lambda runs a function as a user to whom its files do not belong. */
+const READABLE_BY_OTHERS = 0o4;
 
 /** The files of an archive, in its order; folders are left out. */
 export function readZip(zip: Buffer): readonly ZipEntry[] {
@@ -28,6 +30,8 @@ export function readZip(zip: Buffer): readonly ZipEntry[] {
     const [nameLength, extraLength] = [zip.readUInt16LE(at + 28), zip.readUInt16LE(at + 30)];
     const name = zip.toString("utf8", at + ENTRY_BYTES, at + ENTRY_BYTES + nameLength);
     if (!name.endsWith("/")) entries.push({ name, bytes: readEntry(zip, at) });
+    const mode = zip.readUInt32LE(at + 38) >>> 16;
+    if ((mode & READABLE_BY_OTHERS) === 0) throw new Error(`${name} is not readable by others: ${mode.toString(8)}`);
     at += ENTRY_BYTES + nameLength + extraLength + zip.readUInt16LE(at + 32);
   }
   return entries;
@@ -40,7 +44,13 @@ function readEntry(zip: Buffer, at: number): Buffer {
     zip.readUInt32LE(at + 42),
   ];
   const start = local + LOCAL_BYTES + zip.readUInt16LE(local + 26) + zip.readUInt16LE(local + 28);
-  const packed = zip.subarray(start, start + packedBytes);
+  const bytes = decompress(zip.subarray(start, start + packedBytes), method);
+  if (crc32(bytes) !== zip.readUInt32LE(at + 16))
+    throw new Error("a file of the archive is not what its checksum says");
+  return bytes;
+}
+
+function decompress(packed: Buffer, method: number): Buffer {
   if (method === METHOD.stored) return packed;
   if (method === METHOD.deflated) return inflateRawSync(packed);
   throw new Error(`the archive is compressed by method ${method}`);
