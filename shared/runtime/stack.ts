@@ -26,7 +26,9 @@ export function createStack<S extends z.ZodType, R>(
   handle: (event: z.output<S>, context: Context) => Promise<R>,
 ): (event: unknown, context: Context) => Promise<R> {
   return middy<unknown, R, Error, Context>()
-    .onError(({ error }) => {
+    .onError((request) => {
+      const { error } = request;
+      request.error = bareError(error);
       logger().error("function failed", { function: name, ...describeError(error) });
     })
     .handler(async (event: unknown, context: Context) => {
@@ -37,4 +39,13 @@ export function createStack<S extends z.ZodType, R>(
         `the event of ${name} is not of the expected form: ${shorten(fields.slice(0, 5).join("; "), MESSAGE_LENGTH_MAX)}`,
       );
     });
+}
+
+/** Lambda's runtime writes an error with all its properties to the log, which may be headers, bodies or a whole request. */
+function bareError(error: unknown): Error {
+  if (!(error instanceof Error)) return new Error("a value that is not an Error was thrown");
+  const bare = new Error(error.message);
+  bare.name = error.name;
+  if (error.stack !== undefined) bare.stack = error.stack;
+  return bare;
 }
