@@ -86,6 +86,8 @@ function wrongsOf(pool: KubeObject, { machines, instances, revisions }: Everythi
   const named = new Set([...own, ...guests].map(({ metadata }) => metadata.labels[REVISION_LABEL]));
   const mine = revisions.filter((revision) => controllerUidOf(revision) === uid).map(({ metadata }) => metadata.name);
   for (const label of named) if (!mine.includes(label ?? "")) wrong.push(`${name}: revision ${label} does not exist`);
+  // Machines of an unmanaged pool keep theirs, which go with the next template, not with the machines.
+  if (recordAt(spec, "updateStrategy")["unmanaged"] !== undefined) return wrong;
   // Older ones go once there is one of the template in force, which comes with its first machine.
   const rollout = isRecord(claim) ? recordAt(claim, "rollout")["revisions"] : undefined;
   if (!Array.isArray(rollout) || !mine.some((revision) => revision === rollout[0])) return wrong;
