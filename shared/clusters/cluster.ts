@@ -3,6 +3,7 @@ import { isRecord, recordOf } from "../planning/json.ts";
 import { POOL_GROUP } from "../planning/names.ts";
 import { shorten } from "../planning/wording.ts";
 import type { ApiRequest, ApiResponse, Transport } from "./connection.ts";
+import { UnreachableError } from "./unreachable.ts";
 
 export interface ResourceType {
   /** Empty for the core group. */
@@ -374,6 +375,9 @@ const NOT_SENT = new Set([
 ]);
 
 function transportFailure(error: unknown, aborted: boolean): ApiFailure {
+  if (error instanceof UnreachableError) {
+    return { kind: "unreachable", status: undefined, definite: true, retryAfterMs: undefined, message: error.message };
+  }
   const code = errorCode(error);
   const definite = code !== undefined && (NOT_SENT.has(code) || isCertificateError(code));
   const shown = code ?? (error instanceof Error ? error.name : "unknown error");

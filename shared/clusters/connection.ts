@@ -1,7 +1,10 @@
 /** One kept-alive HTTPS connection pool to one API server. Owns sockets, credentials and deadlines; knows nothing of pools. */
-import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
+import { lookup } from "node:dns";
+import type { LookupFunction } from "node:net";
 import { Agent, type Dispatcher } from "undici";
-import type { ClusterAccess, ServerAccess } from "./access.ts";
+import { type ClusterAccess, type EksAuth, isForbiddenAddress, type ServerAccess } from "./access.ts";
+import type { EksCluster, EksEndpoint } from "./eks.ts";
+import { UnreachableError } from "./unreachable.ts";
 
 /** The longest answer that is read, in bytes; a page of 1,000 VMs is about 4 MB. */
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
@@ -38,32 +41,29 @@ export interface Connection {
   close(how?: "now" | "drained"): Promise<void>;
 }
 
-/** Opens a connection pool to the API server of `access`. Verified TLS, no redirects; nothing is sent before the first request. */
-export function openConnection(access: ClusterAccess): Connection {
-  if (access.server === undefined) throw new Error("clusters of EKS cannot be reached yet");
-  const config = kubeConfigFor(access);
-  let ready: Promise<{ agent: Agent; authorization: string | undefined }> | undefined;
-  const open = () => {
-    ready ??= prepare(config);
-    return ready;
-  };
-  const { origin, pathname } = new URL(access.server);
-  const prefix = pathname.replace(/\/$/, "");
+/** What tests put in the place of the network's own. */
+export interface ConnectionOptions {
+  /** Resolves names; what it answers is checked. */
+  readonly lookup?: LookupFunction;
+  readonly openEks?: (auth: EksAuth) => EksCluster | Promise<EksCluster>;
+}
+
+/**
+ * Opens a connection pool to the API server of `access`. Verified TLS, no redirects, no address that the rules of `server`
+ * forbid, whatever its name resolves to; nothing is sent before the first request.
+ */
+export function openConnection(access: ClusterAccess, options: ConnectionOptions = {}): Connection {
+  const target = access.server === undefined ? eksTarget(access.auth, options) : fixedTarget(access, options);
   const dispatch = async (request: ApiRequest): Promise<Dispatcher.ResponseData> => {
-    const { agent, authorization } = await open();
-    return agent.request({
-      origin,
-      path: `${prefix}${request.path}`,
-      method: request.method,
-      headers: {
-        accept: request.accept ?? "application/json",
-        "user-agent": "vmpool-functions",
-        ...(authorization === undefined ? {} : { authorization }),
-        ...(request.body === undefined ? {} : { "content-type": request.contentType ?? "application/json" }),
-      },
-      body: request.body === undefined ? null : JSON.stringify(request.body),
-      signal: request.signal,
-    });
+    const route = await unlessAborted(target.open(), request.signal);
+    const answer = await exchange(request, route);
+    if (answer.statusCode !== 401 || target.refuse === undefined) return answer;
+    target.refuse();
+    const renewed = await unlessAborted(target.open(), request.signal).catch(() => route);
+    if (renewed.authorization === route.authorization && renewed.agent === route.agent) return answer;
+    // Who is not known has done nothing, so the same request may be sent again.
+    await answer.body.dump();
+    return exchange(request, renewed);
   };
   return {
     async send(request) {
@@ -85,40 +85,96 @@ export function openConnection(access: ClusterAccess): Connection {
         for (const line of lines) if (line !== "") yield JSON.parse(line);
       }
     },
-    async close(how = "now") {
-      if (ready === undefined) return;
-      const { agent } = await ready;
-      await (how === "now" ? agent.destroy() : agent.close());
+    close: (how = "now") => target.close(how),
+  };
+}
+
+/** Where requests go, and what proves who sends them. */
+interface Route {
+  readonly agent: Agent;
+  readonly origin: string;
+  /** Path of the API behind the origin; empty or without a slash at its end. */
+  readonly prefix: string;
+  readonly authorization: string | undefined;
+}
+
+interface Target {
+  open(): Promise<Route>;
+  /** After a 401: the next `open` may give another route. Absent when it cannot. */
+  readonly refuse?: () => void;
+  close(how: "now" | "drained"): Promise<void>;
+}
+
+/** A server and credentials that never change. */
+function fixedTarget(access: ServerAccess, { lookup }: ConnectionOptions): Target {
+  const { auth } = access;
+  const client = auth.kind === "clientCertificate" ? auth : undefined;
+  const authorization = auth.kind === "token" ? `Bearer ${auth.token}` : undefined;
+  let agent: Agent | undefined;
+  return {
+    async open() {
+      agent ??= createAgent({ ca: access.certificateAuthorityData, client, lookup });
+      return { agent, ...placeOf(access.server), authorization };
+    },
+    async close(how) {
+      await end(agent, how);
     },
   };
 }
 
-/** The entry as a KubeConfig of client-node, which turns it into TLS options and an Authorization header. */
-function kubeConfigFor(access: ServerAccess): KubeConfig {
-  const config = new KubeConfig();
-  const { auth } = access;
-  config.loadFromClusterAndUser(
-    {
-      name: "cluster",
-      server: access.server,
-      skipTLSVerify: false,
-      ...(access.certificateAuthorityData === undefined ? {} : { caData: access.certificateAuthorityData }),
+/** A cluster that EKS tells of: its address may change, and its tokens do. */
+function eksTarget(auth: EksAuth, { lookup, openEks = openEksLazily }: ConnectionOptions): Target {
+  let cluster: Promise<EksCluster> | undefined;
+  let opened: { readonly agent: Agent; readonly endpoint: EksEndpoint } | undefined;
+  let refuse = () => {};
+  return {
+    async open() {
+      cluster ??= Promise.resolve(openEks(auth));
+      const eks = await cluster;
+      refuse = () => eks.refuse();
+      const [endpoint, token] = await Promise.all([eks.endpoint(), eks.token()]);
+      if (opened === undefined || !isSameEndpoint(opened.endpoint, endpoint)) {
+        // Requests under way end as they would have.
+        void end(opened?.agent, "drained");
+        opened = { endpoint, agent: createAgent({ ca: endpoint.certificateAuthorityData, lookup }) };
+      }
+      return { agent: opened.agent, ...placeOf(endpoint.server), authorization: `Bearer ${token}` };
     },
-    auth.kind === "token"
-      ? { name: "user", token: auth.token }
-      : { name: "user", certData: auth.certificateData, keyData: auth.keyData },
-  );
-  return config;
+    refuse: () => refuse(),
+    async close(how) {
+      await end(opened?.agent, how);
+    },
+  };
 }
 
-async function prepare(config: KubeConfig) {
-  const options: Parameters<KubeConfig["applyToHTTPSOptions"]>[0] = {};
-  await config.applyToHTTPSOptions(options);
-  const headers: unknown = options.headers;
-  const authorization =
-    typeof headers === "object" && headers !== null && "Authorization" in headers ? headers.Authorization : undefined;
-  const { ca, cert, key } = options;
-  const agent = new Agent({
+/** Most installations have no cluster of EKS, and a function that needs none starts without its clients. */
+async function openEksLazily(auth: EksAuth): Promise<EksCluster> {
+  const { openEksCluster } = await import("./eks.ts");
+  return openEksCluster(auth);
+}
+
+function isSameEndpoint(one: EksEndpoint, other: EksEndpoint): boolean {
+  return one.server === other.server && one.certificateAuthorityData === other.certificateAuthorityData;
+}
+
+function placeOf(server: string): Pick<Route, "origin" | "prefix"> {
+  const { origin, pathname } = new URL(server);
+  return { origin, prefix: pathname.replace(/\/$/, "") };
+}
+
+async function end(agent: Agent | undefined, how: "now" | "drained"): Promise<void> {
+  await (how === "now" ? agent?.destroy() : agent?.close());
+}
+
+interface AgentOptions {
+  /** Base64 of PEM; the authorities of the system when undefined. */
+  readonly ca: string | undefined;
+  readonly client?: { readonly certificateData: string; readonly keyData: string } | undefined;
+  readonly lookup?: LookupFunction | undefined;
+}
+
+function createAgent({ ca, client, lookup }: AgentOptions): Agent {
+  return new Agent({
     connections: 32,
     pipelining: 1,
     keepAliveTimeout: 60_000,
@@ -128,12 +184,59 @@ async function prepare(config: KubeConfig) {
     connect: {
       timeout: CONNECT_TIMEOUT_MS,
       rejectUnauthorized: true,
-      ...(ca === undefined ? {} : { ca }),
-      ...(cert === undefined ? {} : { cert }),
-      ...(key === undefined ? {} : { key }),
+      lookup: lookupAllowed(lookup),
+      ...(ca === undefined ? {} : { ca: decode(ca) }),
+      ...(client === undefined ? {} : { cert: decode(client.certificateData), key: decode(client.keyData) }),
     },
   });
-  return { agent, authorization: typeof authorization === "string" ? authorization : undefined };
+}
+
+function decode(base64: string): Buffer {
+  return Buffer.from(base64, "base64");
+}
+
+/** A name may resolve to anything, and to something else the next time: what is connected to is what was checked. */
+function lookupAllowed(resolve: LookupFunction = lookup): LookupFunction {
+  return (hostname, options, callback) =>
+    resolve(hostname, options, (error, found, family) => {
+      const addresses = typeof found === "string" ? [found] : (found ?? []).map(({ address }) => address);
+      if (error === null && addresses.some(isForbiddenAddress)) {
+        const message = `${hostname} resolves to a link-local or metadata address, which is not called: correct the server of the entry or the name`;
+        callback(new UnreachableError(message), []);
+      } else callback(error, found, family);
+    });
+}
+
+async function exchange(
+  request: ApiRequest,
+  { agent, origin, prefix, authorization }: Route,
+): Promise<Dispatcher.ResponseData> {
+  return agent.request({
+    origin,
+    path: `${prefix}${request.path}`,
+    method: request.method,
+    headers: {
+      accept: request.accept ?? "application/json",
+      "user-agent": "vmpool-functions",
+      ...(authorization === undefined ? {} : { authorization }),
+      ...(request.body === undefined ? {} : { "content-type": request.contentType ?? "application/json" }),
+    },
+    body: request.body === undefined ? null : JSON.stringify(request.body),
+    signal: request.signal,
+  });
+}
+
+/** What it takes to know where to send is not worth waiting for beyond the request's own time. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const abort = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 async function readText(body: Dispatcher.ResponseData["body"]): Promise<{ text: string; bytes: number }> {

@@ -1,9 +1,11 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
-import type { ServerAccess } from "../../shared/clusters/access.ts";
+import type { ClusterAccess, ServerAccess } from "../../shared/clusters/access.ts";
 import { createCluster, type Meter, VIRTUAL_MACHINES } from "../../shared/clusters/cluster.ts";
-import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
+import { type Connection, type ConnectionOptions, openConnection } from "../../shared/clusters/connection.ts";
+import type { EksCluster, EksEndpoint } from "../../shared/clusters/eks.ts";
+import { UnreachableError } from "../../shared/clusters/unreachable.ts";
 import {
   accessTo,
   base64,
@@ -17,8 +19,8 @@ const SERVING = issueCertificates();
 const MEGABYTE = Buffer.alloc(1024 * 1024, "x");
 const POLL_MS = 5;
 
-function connect(access: ServerAccess): Connection {
-  const connection = openConnection(access);
+function connect(access: ClusterAccess, options: ConnectionOptions = {}): Connection {
+  const connection = openConnection(access, options);
   onTestFinished(() => connection.close());
   return connection;
 }
@@ -197,6 +199,156 @@ it("shows a client certificate when the entry has one, and no token", async () =
   expect(await get(connect(accessTo(server, certificates.ca, { auth })))).toMatchObject({ status: 200 });
   expect(seen).toEqual([undefined]);
   expect(await failureOver(connect(accessTo(server, certificates.ca)))).toMatchObject({ kind: "unreachable" });
+});
+
+/** A resolver that gives these addresses for every name. */
+function resolvingTo(...addresses: readonly string[]): NonNullable<ConnectionOptions["lookup"]> {
+  return (_hostname, { all }, callback) => {
+    const found = addresses.map((address) => ({ address, family: address.includes(":") ? 6 : 4 }));
+    if (all === true) callback(null, found);
+    else callback(null, found[0]?.address ?? "", found[0]?.family);
+  };
+}
+
+it.each([
+  ["a link-local address", ["169.254.169.254"]],
+  ["a metadata address of IPv6", ["fd00:ec2::254"]],
+  ["an IPv4 address in the clothes of IPv6", ["::ffff:169.254.169.254"]],
+  ["a link-local address among others", ["127.0.0.1", "169.254.170.2"]],
+])("connects to no name that resolves to %s", async (_what, addresses) => {
+  const certificates = await SERVING;
+  const access = accessTo({ url: "https://api.example", sockets: () => 0, open: () => 0 }, certificates.ca);
+  const failure = await failureOver(connect(access, { lookup: resolvingTo(...addresses) }));
+
+  expect(failure).toMatchObject({
+    kind: "unreachable",
+    definite: true,
+    message: expect.stringMatching(/^api\.example resolves to a link-local or metadata address, which is not called/),
+  });
+});
+
+it("connects to what a name resolves to", async () => {
+  const certificates = await SERVING;
+  const hosts: (string | undefined)[] = [];
+  const { url } = await serve(certificates, (request, response) => {
+    hosts.push(request.headers.host);
+    ok(request, response);
+  });
+  const named = accessTo({ url, sockets: () => 0, open: () => 0 }, certificates.ca, {
+    server: url.replace("127.0.0.1", "api.example"),
+  });
+  const failure = await failureOver(connect(named, { lookup: resolvingTo("127.0.0.1") }));
+
+  // The certificate is the address's, not the name's: it was connected to, and then refused.
+  expect(failure?.message).toBe("the API server cannot be reached (ERR_TLS_CERT_ALTNAME_INVALID)");
+  expect(hosts).toEqual([]);
+});
+
+const EKS: ClusterAccess = { auth: { kind: "eks", clusterName: "prod", region: "eu-central-1" }, mode: "act" };
+
+/** A cluster of EKS at this server, whose tokens come in this order; a refusal gives the next. */
+function anEksCluster(endpoint: () => Promise<EksEndpoint>, tokens: readonly string[]) {
+  let refusals = 0;
+  const cluster: EksCluster = {
+    endpoint,
+    token: async () => tokens[Math.min(refusals, tokens.length - 1)] ?? "",
+    refuse() {
+      refusals += 1;
+    },
+  };
+  return { openEks: () => cluster, refusals: () => refusals };
+}
+
+/** A server that takes one token, and what it was asked with. */
+async function aServerFor(token: string) {
+  const certificates = await SERVING;
+  const seen: string[] = [];
+  const server = await serve(certificates, (request, response) => {
+    let text = "";
+    request.on("data", (chunk) => {
+      text += String(chunk);
+    });
+    request.on("end", () => {
+      seen.push(`${request.headers.authorization} ${request.method} ${text}`);
+      response.writeHead(request.headers.authorization === `Bearer ${token}` ? 200 : 401).end("{}");
+    });
+  });
+  const endpoint = { server: server.url, certificateAuthorityData: base64(certificates.ca) };
+  return { seen, server, endpoint, certificates };
+}
+
+it("reaches a cluster of EKS at the address and with the authority and token that are told of it", async () => {
+  const { seen, endpoint } = await aServerFor("t1");
+  const connection = connect(EKS, anEksCluster(async () => endpoint, ["t1"]));
+
+  expect(await get(connection)).toMatchObject({ status: 200 });
+  expect(seen).toEqual(["Bearer t1 GET "]);
+});
+
+it("sends a request again, once, when its token is refused and there is another", async () => {
+  const { seen, endpoint } = await aServerFor("t2");
+  const connection = connect(EKS, anEksCluster(async () => endpoint, ["t1", "t2"]));
+  const { signal } = new AbortController();
+  const answer = await connection.send({ method: "POST", path: "/", body: { a: 1 }, signal });
+
+  expect(answer).toMatchObject({ status: 200 });
+  expect(seen).toEqual(['Bearer t1 POST {"a":1}', 'Bearer t2 POST {"a":1}']);
+});
+
+it.each([
+  ["is no other", ["t1"], 1],
+  ["is none that is taken", ["t1", "t2", "t3"], 2],
+])("gives the refusal when there %s token", async (_what, tokens, requests) => {
+  const { seen, endpoint } = await aServerFor("never");
+  const connection = connect(EKS, anEksCluster(async () => endpoint, tokens));
+
+  expect(await get(connection)).toMatchObject({ status: 401 });
+  expect(seen).toHaveLength(requests);
+});
+
+it("gives the refusal of a token that an entry names, and asks once", async () => {
+  const { seen, server, certificates } = await aServerFor("never");
+
+  expect(await get(connect(accessTo(server, certificates.ca)))).toMatchObject({ status: 401 });
+  expect(seen).toHaveLength(1);
+});
+
+it("moves with a cluster of EKS that is told to be somewhere else", async () => {
+  const [before, after] = [await aServerFor("t1"), await aServerFor("t1")];
+  let { endpoint } = before;
+  const connection = connect(EKS, anEksCluster(async () => endpoint, ["t1"]));
+  await get(connection);
+  ({ endpoint } = after);
+  await get(connection);
+  await get(connection);
+
+  expect([before.seen.length, after.seen.length]).toEqual([1, 2]);
+  await until(() => before.server.open() === 0);
+  await connection.close();
+  await until(() => after.server.open() === 0);
+});
+
+it("tells why a cluster of EKS cannot be reached", async () => {
+  const endpoint = async () => {
+    throw new UnreachableError("allow the function's role eks:DescribeCluster");
+  };
+
+  expect(await failureOver(connect(EKS, anEksCluster(endpoint, ["t1"])))).toEqual({
+    kind: "unreachable",
+    status: undefined,
+    definite: true,
+    retryAfterMs: undefined,
+    message: "allow the function's role eks:DescribeCluster",
+  });
+});
+
+it("waits for EKS no longer than for anything else", async () => {
+  const connection = connect(EKS, anEksCluster(() => new Promise(() => {}), ["t1"]));
+  const stop = new AbortController();
+  const answer = get(connection, "/", stop.signal);
+  stop.abort(new Error("enough"));
+
+  await expect(answer).rejects.toThrow("enough");
 });
 
 it("ends a request, and its socket, when the signal fires", async () => {

@@ -4,7 +4,8 @@ import * as fc from "fast-check";
 import { expect, it } from "vitest";
 import { accessSchema, type ServerAccess } from "../../shared/clusters/access.ts";
 import { createDirectory } from "../../shared/clusters/directory.ts";
-import { createFileRegistry, type Registry } from "../../shared/clusters/registry.ts";
+import { createFileRegistry, openRegistry, type Registry, RegistryError } from "../../shared/clusters/registry.ts";
+import { createEntryCache } from "../../shared/clusters/entry-cache.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { aFolder } from "../control-plane/support.ts";
 import { aDirectory } from "../support/handlers.ts";
@@ -42,6 +43,14 @@ it("reads the entries of a file, and observes unless told to act", async () => {
   expect(await registry.access("west")).toEqual({ ...ACCESS, mode: "observe" });
   expect(await registry.access("east")).toEqual({ ...ACCESS, mode: "act", namespaces: ["ci"] });
   expect(await registry.webhook("west")).toBeUndefined();
+});
+
+it("opens the registry that the configuration names", async () => {
+  const path = join(aFolder(), "registry.json");
+  writeFileSync(path, JSON.stringify({ clusters: { west: { access: ACCESS } } }));
+
+  expect(await openRegistry({ REGISTRY_FILE: path }).names()).toEqual(["west"]);
+  expect(() => openRegistry({})).toThrow("set REGISTRY_FILE or REGISTRY_PREFIX");
 });
 
 it.each(["north", "__proto__", "constructor", ""])("knows no cluster called %j", async (name) => {
@@ -309,6 +318,103 @@ it("does not mind a refusal of a cluster that it never found", () => {
   const { directory } = aDirectory({}, () => NOW);
 
   expect(() => directory.refuse("west")).not.toThrow();
+});
+
+/** A cache whose reads have these outcomes in order, the last again and again. */
+function aCache(...outcomes: readonly (string | undefined | Error)[]) {
+  const clock = { now: NOW };
+  const reads: string[] = [];
+  const cache = createEntryCache<string | undefined>(
+    async (name) => {
+      const outcome = outcomes[Math.min(reads.length, outcomes.length - 1)];
+      reads.push(name);
+      if (outcome instanceof Error) throw outcome;
+      return outcome;
+    },
+    () => clock.now,
+  );
+  return { cache, clock, reads };
+}
+
+const BAD = new RegistryError("the entry is not valid");
+const DOWN = new RegistryError("the entry cannot be read", { kind: "unavailable" });
+const MINUTE_MS = 60_000;
+
+it("remembers a bad entry, as long as any other", async () => {
+  const { cache, clock, reads } = aCache(BAD, "good");
+  await expect(cache.find("west")).rejects.toBe(BAD);
+  clock.now += 5 * MINUTE_MS - 1;
+  await expect(cache.find("west")).rejects.toBe(BAD);
+  expect(reads).toHaveLength(1);
+  clock.now += 1;
+
+  expect(await cache.find("west")).toBe("good");
+});
+
+it("does not serve by an entry that has become bad", async () => {
+  const { cache, clock } = aCache("good", BAD);
+  await cache.find("west");
+  clock.now += 5 * MINUTE_MS;
+
+  await expect(cache.find("west")).rejects.toBe(BAD);
+});
+
+it("serves by what it read last for half an hour when the registry is down, and asks each ten seconds", async () => {
+  const { cache, clock, reads } = aCache("good", DOWN);
+  await cache.find("west");
+  clock.now += 5 * MINUTE_MS;
+  expect([await cache.find("west"), await cache.find("west")]).toEqual(["good", "good"]);
+  expect(reads).toHaveLength(2);
+  clock.now += 10_000;
+  await cache.find("west");
+  expect(reads).toHaveLength(3);
+  clock.now = NOW + 30 * MINUTE_MS;
+
+  await expect(cache.find("west")).rejects.toBe(DOWN);
+});
+
+it("asks each ten seconds for what it never could read", async () => {
+  const { cache, clock, reads } = aCache(DOWN, "good");
+  await expect(cache.find("west")).rejects.toBe(DOWN);
+  clock.now += 9_999;
+  await expect(cache.find("west")).rejects.toBe(DOWN);
+  expect(reads).toHaveLength(1);
+  clock.now += 1;
+
+  expect(await cache.find("west")).toBe("good");
+});
+
+it("reads an entry early after a refusal, once a minute at most", async () => {
+  const { cache, clock, reads } = aCache("old", "old", "new");
+  await cache.find("west");
+  clock.now += MINUTE_MS - 1;
+  cache.refuse("west");
+  await cache.find("west");
+  expect(reads).toHaveLength(1);
+  clock.now += 1;
+  cache.refuse("west");
+  expect(await cache.find("west")).toBe("old");
+  expect(reads).toHaveLength(2);
+  cache.refuse("west");
+  await cache.find("west");
+
+  expect(reads).toHaveLength(2);
+});
+
+it("keeps registered clusters while names are guessed", async () => {
+  const reads: string[] = [];
+  const cache = createEntryCache<string | undefined>(
+    async (name) => {
+      reads.push(name);
+      return name === "west" ? "registered" : undefined;
+    },
+    () => NOW,
+  );
+  await cache.find("west");
+  for (let guess = 0; guess < 3_000; guess += 1) await cache.find(`guess-${guess}`);
+  await cache.find("west");
+
+  expect(reads.filter((name) => name === "west")).toHaveLength(1);
 });
 
 it("passes on what the registry says is wrong, and asks again next time", async () => {
