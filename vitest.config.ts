@@ -19,7 +19,7 @@ export default defineConfig({
         test: {
           name: "real",
           include: [
-            "test/{control-plane,stand-in,clusters,end-to-end}/**/*.test.ts",
+            "test/{aws,control-plane,stand-in,clusters,end-to-end}/**/*.test.ts",
             "test/simulation/**/*.real.test.ts",
           ],
           globalSetup: ["test/support/real-setup.ts"],
