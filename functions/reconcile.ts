@@ -6,7 +6,7 @@ import * as z from "zod";
 import { createCluster, type Meter } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
 import { type PassResult, reconcilePool } from "../shared/clusters/reconcile-pool.ts";
-import { openRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry, RegistryError } from "../shared/clusters/registry.ts";
 import { createEventBridgeFacts, type Facts, type Reconciled, reconciledSchema } from "../shared/events/facts.ts";
 import {
   createSqsWakeUps,
@@ -155,7 +155,7 @@ async function pass(group: Group, { deps, remembered, endsAt }: Serving): Promis
   const last = remembered.get(groupIdOf(wakeUp));
   if (last !== undefined && last.startedAt > group.dueAt && (last.wide || !wide)) return;
   const startedAt = now();
-  const target = await deps.directory.find(wakeUp.cluster);
+  const target = await findCluster(wakeUp.cluster, deps);
   if (deps.stopped || target === undefined || !isServed(target, wakeUp)) {
     const why = deps.stopped ? "stopped" : "not served";
     logger.warn("pool is not reconciled", {
@@ -184,6 +184,17 @@ async function pass(group: Group, { deps, remembered, endsAt }: Serving): Promis
   if (result.complete) remember(remembered, groupIdOf(wakeUp), { startedAt, wide });
   logPass(deps, { wakeUp, result, meter, durationMs });
   await publish(deps, { group, result, meter, startedAt, durationMs, mode: target.access.mode });
+}
+
+/** Undefined also when the registration is of no use now: whoever looks at it mends it, and resync looks again. */
+async function findCluster(cluster: string, { directory, logger }: ReconcileDeps) {
+  try {
+    return await directory.find(cluster);
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    logger.error("cluster cannot be read", { cluster, kind: error.kind, message: error.message });
+    return undefined;
+  }
 }
 
 function isServed({ access }: ReachableCluster, { namespace }: WakeUp): boolean {

@@ -279,7 +279,10 @@ async function aServerFor(token: string) {
 
 it("reaches a cluster of EKS at the address and with the authority and token that are told of it", async () => {
   const { seen, endpoint } = await aServerFor("t1");
-  const connection = connect(EKS, anEksCluster(async () => endpoint, ["t1"]));
+  const connection = connect(
+    EKS,
+    anEksCluster(async () => endpoint, ["t1"]),
+  );
 
   expect(await get(connection)).toMatchObject({ status: 200 });
   expect(seen).toEqual(["Bearer t1 GET "]);
@@ -287,7 +290,10 @@ it("reaches a cluster of EKS at the address and with the authority and token tha
 
 it("sends a request again, once, when its token is refused and there is another", async () => {
   const { seen, endpoint } = await aServerFor("t2");
-  const connection = connect(EKS, anEksCluster(async () => endpoint, ["t1", "t2"]));
+  const connection = connect(
+    EKS,
+    anEksCluster(async () => endpoint, ["t1", "t2"]),
+  );
   const { signal } = new AbortController();
   const answer = await connection.send({ method: "POST", path: "/", body: { a: 1 }, signal });
 
@@ -300,7 +306,10 @@ it.each([
   ["is none that is taken", ["t1", "t2", "t3"], 2],
 ])("gives the refusal when there %s token", async (_what, tokens, requests) => {
   const { seen, endpoint } = await aServerFor("never");
-  const connection = connect(EKS, anEksCluster(async () => endpoint, tokens));
+  const connection = connect(
+    EKS,
+    anEksCluster(async () => endpoint, tokens),
+  );
 
   expect(await get(connection)).toMatchObject({ status: 401 });
   expect(seen).toHaveLength(requests);
@@ -316,7 +325,10 @@ it("gives the refusal of a token that an entry names, and asks once", async () =
 it("moves with a cluster of EKS that is told to be somewhere else", async () => {
   const [before, after] = [await aServerFor("t1"), await aServerFor("t1")];
   let { endpoint } = before;
-  const connection = connect(EKS, anEksCluster(async () => endpoint, ["t1"]));
+  const connection = connect(
+    EKS,
+    anEksCluster(async () => endpoint, ["t1"]),
+  );
   await get(connection);
   ({ endpoint } = after);
   await get(connection);
@@ -343,7 +355,10 @@ it("tells why a cluster of EKS cannot be reached", async () => {
 });
 
 it("waits for EKS no longer than for anything else", async () => {
-  const connection = connect(EKS, anEksCluster(() => new Promise(() => {}), ["t1"]));
+  const connection = connect(
+    EKS,
+    anEksCluster(() => new Promise(() => {}), ["t1"]),
+  );
   const stop = new AbortController();
   const answer = get(connection, "/", stop.signal);
   stop.abort(new Error("enough"));

@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
+import { RegistryError } from "../../shared/clusters/registry.ts";
 import { deduplicationIdOf } from "../../shared/events/wake-ups.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
-import { aContext, aMessage, aReconcile, aWakeUp } from "../support/handlers.ts";
+import { aContext, aDirectory, aMessage, aReconcile, aWakeUp } from "../support/handlers.ts";
 import {
   aWire,
   linesOf,
@@ -267,6 +268,25 @@ it.each([
   expect(wire.sent).toEqual([]);
   expect([...mailbox.sent, ...bus.published]).toEqual([]);
   expect(log.at("warn")).toEqual(["pool is not reconciled"]);
+});
+
+it("says what is wrong with a registration, leaves it to resync, and serves the other clusters of the batch", async () => {
+  const wire = aSettledWire();
+  const { directory } = aDirectory({ west: { wire } }, () => NOW);
+  const bad = new RegistryError(
+    "the cluster registry /clusters/bad/access is not valid: server: expected an https URL",
+  );
+  const find = async (name: string) => (name === "bad" ? Promise.reject(bad) : directory.find(name));
+  const { run, mailbox, log } = aReconcile({}, { directory: { ...directory, find } });
+
+  expect(await run(aMessage({ cluster: "bad" }), aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect(poolReads(wire)).toBe(1);
+  expect(mailbox.sent).toEqual([]);
+  expect(log.lines).toContainEqual({
+    level: "error",
+    message: "cluster cannot be read",
+    fields: { cluster: "bad", kind: "invalid", message: bad.message },
+  });
 });
 
 it("serves a namespace that the entry names", async () => {

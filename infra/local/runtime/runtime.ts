@@ -129,7 +129,11 @@ export function startRuntime({
       pumps.passes.stop();
       pumps.late.stop();
       await work.end();
-      for (const name of await directory.names()) await (await directory.find(name))?.connection.close();
+      for (const name of await directory.names()) {
+        // What could not be read has no connection.
+        const found = await directory.find(name).catch(() => undefined);
+        await found?.connection.close();
+      }
     },
   };
 }
