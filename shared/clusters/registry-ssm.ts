@@ -2,10 +2,9 @@
 import { GetParameterCommand, GetParametersByPathCommand, SSMClient } from "@aws-sdk/client-ssm";
 import { parseJson } from "../planning/json.ts";
 import { CLUSTER_NAME } from "../planning/names.ts";
+import { createEntryCache } from "./entry-cache.ts";
 import { RegistryError, type RegistrySource } from "./registry-source.ts";
 
-/** As long as an entry is kept. */
-const NAMES_TTL_MS = 5 * 60_000;
 /** The most that SSM gives at once. */
 const PAGE_SIZE = 10;
 const PAGES_MAX = 200;
@@ -23,20 +22,9 @@ export function createSsmSource(
   prefix: string,
   { client = createClient(), now = Date.now }: SsmSourceOptions,
 ): RegistrySource {
-  let known: { readonly names: Promise<readonly string[]>; readonly expiresAt: number } | undefined;
+  const names = createEntryCache<readonly string[]>(() => listNames(client, prefix), now);
   return {
-    names() {
-      if (known === undefined || now() >= known.expiresAt) {
-        const names = listNames(client, prefix);
-        const mine = { names, expiresAt: now() + NAMES_TTL_MS };
-        known = mine;
-        // A failure is not kept.
-        names.catch(() => {
-          if (known === mine) known = undefined;
-        });
-      }
-      return known.names;
-    },
+    names: () => names.find(prefix),
     async read(name, part) {
       // Names come from outside: what cannot be one is not asked for.
       if (!CLUSTER_NAME.test(name)) return undefined;

@@ -129,13 +129,17 @@ export function startRuntime({
       pumps.passes.stop();
       pumps.late.stop();
       await work.end();
-      for (const name of await directory.names()) {
-        // What could not be read has no connection.
-        const found = await directory.find(name).catch(() => undefined);
-        await found?.connection.close();
-      }
+      await closeAll(directory);
     },
   };
+}
+
+async function closeAll(directory: Directory): Promise<void> {
+  for (const name of await directory.names()) {
+    // What cannot be read has no connection.
+    const found = await directory.find(name).catch(() => undefined);
+    await found?.connection.close();
+  }
 }
 
 /** Invokes `resync`; undefined when it failed, or no longer may. */
