@@ -15,6 +15,9 @@ export type ChangedKind = (typeof KINDS)[keyof typeof KINDS];
 
 /** The functions themselves come into a cluster as members of this group, and nobody else does. */
 export const OWN_GROUP = "vmpool-functions";
+/** A ServiceAccount is in no group but those of its namespace: the functions have one that holds nobody else. */
+export const OWN_NAMESPACE = "vmpool-functions";
+const OWN_GROUPS: readonly string[] = [OWN_GROUP, `system:serviceaccounts:${OWN_NAMESPACE}`];
 
 /** Something has happened, or is about to, to an object of a cluster. */
 export interface Change {
@@ -39,7 +42,7 @@ export interface Hint {
 
 /** Our own write to a machine or an instance: a pass that acted looks again by itself. */
 export function isOwnWrite(kind: ChangedKind, groups: readonly string[] | null | undefined): boolean {
-  return (kind === "vm" || kind === "instance") && groups?.includes(OWN_GROUP) === true;
+  return (kind === "vm" || kind === "instance") && groups?.some((group) => OWN_GROUPS.includes(group)) === true;
 }
 
 /** What kind of object the plural of a group is; undefined when it does not matter to pools. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Change, changedKind, hintsFor } from "../../shared/events/changes.ts";
+import { type Change, changedKind, hintsFor, isOwnWrite } from "../../shared/events/changes.ts";
 import { REVISION_LABEL } from "../../shared/planning/names.ts";
 
 const at = { namespace: "ci", resourceVersion: "7", uid: "uid" };
@@ -140,3 +140,21 @@ it.each([
 ] as const)("wakes nobody where %s is none that Kubernetes allows", (_what, fields) => {
   expect(hintsFor(aChange(fields))).toEqual([]);
 });
+
+it.each([
+  ["a member of their group", ["system:authenticated", "vmpool-functions"], true],
+  ["a ServiceAccount of their namespace", ["system:serviceaccounts", "system:serviceaccounts:vmpool-functions"], true],
+  ["another ServiceAccount", ["system:serviceaccounts", "system:serviceaccounts:ci"], false],
+  ["a user", ["system:authenticated"], false],
+  ["nobody who is told", undefined, false],
+] as const)(
+  "takes what %s writes to machines, and to nothing else, for the functions' own: %j",
+  (_who, groups, own) => {
+    expect((["vm", "instance", "disk", "pool"] as const).map((kind) => isOwnWrite(kind, groups))).toEqual([
+      own,
+      own,
+      false,
+      false,
+    ]);
+  },
+);
