@@ -1,27 +1,51 @@
-/** The webhook configurations that a cluster needs to tell the functions of changes. Used for the local cluster and by the cluster command. */
-import { OWN_GROUP } from "../../shared/events/changes.ts";
+/** What makes a cluster tell the functions of changes: webhook configurations, and the kubeconfig of the audit log. */
+import { fileURLToPath } from "node:url";
+import { POOL_VERSIONS } from "../../shared/clusters/cluster.ts";
+import { OWN_GROUP, OWN_NAMESPACE } from "../../shared/events/changes.ts";
 
 export interface WebhookTarget {
   /** `https://<host>/clusters/<name>/admission/<token>`: https, no query. */
   readonly url: string;
   /** PEM in base64; absent when the host's certificate is of a public authority. */
   readonly caBundle?: string;
+  /** Only changes in these are told; in all of them when absent. */
+  readonly namespaces?: readonly string[];
+  /** Whose ServiceAccounts are the functions, where they come in as one. */
+  readonly ownNamespace?: string;
 }
 
+/** Audit policy for a control plane of one's own. */
+export const AUDIT_POLICY = fileURLToPath(new URL("audit-policy.yaml", import.meta.url));
 /** Namespaces with this label are left out of validation, not of notices about machines. */
 export const ADMISSION_LABEL = "vmpool-functions/admission";
 /** The names of the two configurations: one validates pools, the other gives notice of everything else. */
 export const WEBHOOK_CONFIGURATIONS = ["vmpool-functions-validation", "vmpool-functions-notices"] as const;
 
 /** What all our webhooks have in common: they never hold up a write for longer than a second, nor fail one. */
-function common({ url, caBundle }: WebhookTarget) {
+function common({ url, caBundle, namespaces }: WebhookTarget) {
   return {
     clientConfig: { url, ...(caBundle === undefined ? {} : { caBundle }) },
     failurePolicy: "Ignore",
     timeoutSeconds: 1,
     sideEffects: "NoneOnDryRun",
     admissionReviewVersions: ["v1"],
+    // A version that a rule does not name is told once, as one that it does.
     matchPolicy: "Equivalent",
+    ...(namespaces === undefined ? {} : { namespaceSelector: { matchExpressions: [isOneOf(namespaces)] } }),
+  };
+}
+
+/** The API server itself puts this label on every namespace. */
+function isOneOf(namespaces: readonly string[]) {
+  return { key: "kubernetes.io/metadata.name", operator: "In", values: [...namespaces] };
+}
+
+/** Users are told from the functions by their groups, which a request may lack. */
+function notOurselves({ ownNamespace = OWN_NAMESPACE }: WebhookTarget) {
+  const groups = `['${OWN_GROUP}', 'system:serviceaccounts:${ownNamespace}']`;
+  return {
+    name: "not-ourselves",
+    expression: `!request.userInfo.?groups.orValue([]).exists(group, group in ${groups})`,
   };
 }
 
@@ -39,9 +63,14 @@ export function webhookConfigurations(target: WebhookTarget) {
       {
         ...common(target),
         name: "validation.vmpool-functions.dev",
-        namespaceSelector: { matchExpressions: [{ key: ADMISSION_LABEL, operator: "NotIn", values: ["off"] }] },
+        namespaceSelector: {
+          matchExpressions: [
+            { key: ADMISSION_LABEL, operator: "NotIn", values: ["off"] },
+            ...(target.namespaces === undefined ? [] : [isOneOf(target.namespaces)]),
+          ],
+        },
         rules: [
-          rule("pool.kubevirt.io", ["v1beta1"], {
+          rule("pool.kubevirt.io", POOL_VERSIONS, {
             resources: ["virtualmachinepools"],
             operations: ["CREATE", "UPDATE"],
           }),
@@ -53,8 +82,8 @@ export function webhookConfigurations(target: WebhookTarget) {
         ...common(target),
         name: "pools.notices.vmpool-functions.dev",
         rules: [
-          rule("pool.kubevirt.io", ["v1beta1"], { resources: ["virtualmachinepools"], operations: ["DELETE"] }),
-          rule("pool.kubevirt.io", ["v1beta1"], {
+          rule("pool.kubevirt.io", POOL_VERSIONS, { resources: ["virtualmachinepools"], operations: ["DELETE"] }),
+          rule("pool.kubevirt.io", POOL_VERSIONS, {
             resources: ["virtualmachinepools/status", "virtualmachinepools/scale"],
             operations: ["UPDATE"],
           }),
@@ -63,9 +92,7 @@ export function webhookConfigurations(target: WebhookTarget) {
       {
         ...common(target),
         name: "machines.notices.vmpool-functions.dev",
-        matchConditions: [
-          { name: "not-ourselves", expression: `!('${OWN_GROUP}' in request.userInfo.?groups.orValue([]))` },
-        ],
+        matchConditions: [notOurselves(target)],
         rules: [
           rule("kubevirt.io", ["v1"], {
             resources: ["virtualmachines", "virtualmachines/status", "virtualmachineinstances"],
@@ -92,27 +119,6 @@ function rule(
     operations: [...operations],
     resources: [...resources],
     scope: "Namespaced",
-  };
-}
-
-/** Audit policy for a control plane of one's own: the metadata of finished writes to our kinds, nothing else. */
-export function auditPolicy() {
-  return {
-    apiVersion: "audit.k8s.io/v1",
-    kind: "Policy",
-    omitStages: ["RequestReceived", "ResponseStarted", "Panic"],
-    rules: [
-      { level: "None", verbs: ["get", "list", "watch"] },
-      {
-        level: "Metadata",
-        resources: [
-          { group: "pool.kubevirt.io", resources: ["virtualmachinepools", "virtualmachinepools/scale"] },
-          { group: "kubevirt.io", resources: ["virtualmachines", "virtualmachines/status", "virtualmachineinstances"] },
-          { group: "cdi.kubevirt.io", resources: ["datavolumes"] },
-        ],
-      },
-      { level: "None" },
-    ],
   };
 }
 

@@ -4,7 +4,7 @@ import { createServer } from "node:https";
 import { join } from "node:path";
 import type { ClusterWebhook } from "../../shared/clusters/registry.ts";
 import { hashSecret } from "../../shared/events/signatures.ts";
-import { auditKubeconfig, auditPolicy, webhookConfigurations } from "../kubernetes/webhooks.ts";
+import { AUDIT_POLICY, auditKubeconfig, webhookConfigurations } from "../kubernetes/webhooks.ts";
 import { ensurePki, ensureServingCertificate } from "./control-plane/certificates.ts";
 import { writeAtomically } from "./control-plane/files.ts";
 import { type Manifest, parseManifests } from "./control-plane/manifests.ts";
@@ -39,14 +39,13 @@ export async function listenForEvents(dir: string, cluster: string): Promise<Eve
   const [pathToken, bearerToken] = [randomBytes(32).toString("base64url"), randomBytes(32).toString("base64url")];
   const base = `https://127.0.0.1:${port}/clusters/${cluster}`;
   const caBundle = Buffer.from(ca.certificate).toString("base64");
-  const files = { policy: join(dir, "audit-policy.json"), kubeconfig: join(dir, "audit-webhook.kubeconfig") };
+  const kubeconfigPath = join(dir, "audit-webhook.kubeconfig");
   const audit = auditKubeconfig({ url: `${base}/events`, certificateAuthorityData: caBundle, token: bearerToken });
-  await writeAtomically(files.policy, JSON.stringify(auditPolicy()), 0o600);
-  await writeAtomically(files.kubeconfig, JSON.stringify(audit), 0o600);
+  await writeAtomically(kubeconfigPath, JSON.stringify(audit), 0o600);
   return {
     apiserverFlags: [
-      `--audit-policy-file=${files.policy}`,
-      `--audit-webhook-config-file=${files.kubeconfig}`,
+      `--audit-policy-file=${AUDIT_POLICY}`,
+      `--audit-webhook-config-file=${kubeconfigPath}`,
       "--audit-webhook-batch-max-wait=200ms",
     ],
     manifests: webhookConfigurations({ url: `${base}/admission/${pathToken}`, caBundle }).flatMap((object) =>

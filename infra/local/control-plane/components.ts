@@ -23,6 +23,8 @@ const CONTROLLERS = [
   "serviceaccount-token-controller",
   "endpointslice-controller",
   "horizontal-pod-autoscaler-controller",
+  // Without it the roles admin, edit and view are empty.
+  "clusterrole-aggregation-controller",
 ];
 
 /** Base URL of a listener on this machine. */
