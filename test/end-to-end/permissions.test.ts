@@ -66,11 +66,11 @@ describe("the functions", () => {
       "/events : get create patch",
       "/namespaces : get",
       "/persistentvolumeclaims : get list patch delete",
-      "apps/controllerrevisions : get list create patch delete",
+      "apps/controllerrevisions : get list create delete",
       "cdi.kubevirt.io/datavolumes : get list patch delete",
-      "kubevirt.io/kubevirts : get list",
+      "kubevirt.io/kubevirts : list",
       "kubevirt.io/virtualmachineinstances : get list patch delete",
-      "kubevirt.io/virtualmachines : get list create update patch delete",
+      "kubevirt.io/virtualmachines : get list create patch delete",
       "kubevirt.io/virtualmachines/status : patch",
       "pool.kubevirt.io/virtualmachinepools : get list patch",
       "pool.kubevirt.io/virtualmachinepools/finalizers : update",
@@ -105,6 +105,8 @@ describe("the functions", () => {
     const text = await readFile(join(ROOT, "infra/kubernetes/rbac.yaml"), "utf8");
     expect(parseAllDocuments(text).map((document) => document.toJS()?.kind)).toEqual([
       "ClusterRole",
+      "ClusterRole",
+      "ClusterRoleBinding",
       "ClusterRoleBinding",
     ]);
     const path = join(ROOT, "infra/kubernetes/rbac.yaml");

@@ -35,15 +35,22 @@ export interface DrivenOptions {
   readonly access: ServerAccess;
   readonly logger: Logger;
   readonly deployment?: string;
+  /** In the place of a connection of its own. */
+  readonly connect?: typeof openConnection;
 }
 
 const PASSES_MAX = 100;
 
-export function driveFunctions({ access, logger, deployment = CLUSTER }: DrivenOptions): Driven {
+export function driveFunctions({
+  access,
+  logger,
+  deployment = CLUSTER,
+  connect = openConnection,
+}: DrivenOptions): Driven {
   let aheadMs = 0;
   let writes: string[] = [];
   let events: string[] = [];
-  const real = openConnection(access);
+  const real = connect(access);
   const connection: Connection = {
     ...real,
     async send(request) {
