@@ -1,8 +1,9 @@
 /** The options of `npm start`. */
 import { parseArgs } from "node:util";
+import { SCHEDULE_SECONDS } from "./runtime/wiring.ts";
 
 const PORT_DEFAULT = 8080;
-const RESYNC_SECONDS_DEFAULT = 60;
+const RESYNC_SECONDS_DEFAULT = SCHEDULE_SECONDS;
 
 export interface StartOptions {
   readonly example: boolean;

@@ -3,10 +3,10 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Context } from "aws-lambda";
 import { type HttpAnswer, problem } from "../../shared/runtime/http.ts";
 import { lambdaContext } from "./runtime/lambda-context.ts";
+import { type FunctionName, TIMEOUT_MS } from "./runtime/wiring.ts";
 
 /** API Gateway's own limit. */
 const BODY_BYTES_MAX = 10 * 1024 * 1024;
-const TIMEOUT_MS = 29_000;
 /** Bodies of these types are handed over as text, all others in base64, as API Gateway does it. */
 const TEXT_TYPES = /^(text\/|application\/(json|xml|javascript)\b)/i;
 
@@ -14,7 +14,7 @@ export interface Route {
   readonly method: string;
   /** Such as `/clusters/{cluster}/events`. */
   readonly path: string;
-  readonly functionName: string;
+  readonly functionName: FunctionName;
   readonly handle: (event: unknown, context: Context) => Promise<HttpAnswer>;
 }
 
@@ -41,7 +41,7 @@ export async function serveRoutes(
   const { route, parameters } = match;
   const event = toEvent(request, { pathname, search, parameters: parameters ?? {}, body, authorizer });
   const answer = await route
-    .handle(event, lambdaContext(route.functionName, TIMEOUT_MS))
+    .handle(event, lambdaContext(route.functionName, TIMEOUT_MS[route.functionName]))
     .catch(() => problem(500, "the function failed: its log says why"));
   send(response, answer);
 }

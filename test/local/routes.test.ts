@@ -27,7 +27,7 @@ function aRoute(method: string, path: string) {
     events.push(httpEventSchema.parse(event));
     return json(200, { path });
   };
-  return { events, route: { method, path, functionName: "test", handle } };
+  return { events, route: { method, path, functionName: "fleet" as const, handle } };
 }
 
 it("makes the event that an HTTP API would make", async () => {
@@ -95,7 +95,7 @@ it("answers 500 without details when a function throws", async () => {
   const handle: Route["handle"] = async () => {
     throw new Error("secret");
   };
-  const answer = await (await serve({ method: "GET", path: "/", functionName: "test", handle }))("/");
+  const answer = await (await serve({ method: "GET", path: "/", functionName: "fleet" as const, handle }))("/");
   expect(answer.status).toBe(500);
   expect(await answer.text()).not.toContain("secret");
 });

@@ -3,7 +3,8 @@ import { deduplicationIdOf, groupIdOf, type Outgoing } from "../../../shared/eve
 
 /** Deduplication outlives the message, as on SQS. */
 const DEDUPLICATION_MS = 5 * 60_000;
-const BATCH_MAX = 10;
+/** Messages of one batch. */
+export const BATCH_MAX = 10;
 
 export interface QueueSettings {
   readonly name: string;

@@ -2,6 +2,7 @@
 import type { Context } from "aws-lambda";
 import { type HttpAnswer, problem } from "../../../shared/runtime/http.ts";
 import type { Route } from "../routes.ts";
+import { routesOf } from "./wiring.ts";
 
 /** Runs the function; nothing comes back when it no longer may. */
 type Invoke = (event: unknown, context: Context) => Promise<HttpAnswer | undefined>;
@@ -9,10 +10,5 @@ type Invoke = (event: unknown, context: Context) => Promise<HttpAnswer | undefin
 export function createFleetRoutes(invoke: Invoke): readonly Route[] {
   const handle: Route["handle"] = async (event, context) =>
     (await invoke(event, context)) ?? problem(503, "the functions are being stopped", { "retry-after": "1" });
-  return ["/pools", "/clusters/{cluster}/namespaces/{namespace}/pools/{name}"].map((path) => ({
-    method: "GET",
-    path,
-    functionName: "fleet",
-    handle,
-  }));
+  return routesOf("fleet").map((route) => ({ ...route, handle }));
 }

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { SQSBatchResponse } from "aws-lambda";
+import type { Context, SQSBatchResponse } from "aws-lambda";
 import { type AdmissionDeps, createAdmission } from "../../../functions/admission.ts";
 import { createFleet } from "../../../functions/fleet.ts";
 import { createReconcile, type ReconcileDeps } from "../../../functions/reconcile.ts";
@@ -18,16 +18,15 @@ import { createDirectory, type Directory } from "../../../shared/clusters/direct
 import { createEntryCache } from "../../../shared/clusters/entry-cache.ts";
 import type { Registry } from "../../../shared/clusters/registry.ts";
 import { FACT_SOURCE, type Facts, RECONCILED } from "../../../shared/events/facts.ts";
-import { QUEUE_DELAY_MS, type QueueName, type WakeUps } from "../../../shared/events/wake-ups.ts";
+import type { QueueName, WakeUps } from "../../../shared/events/wake-ups.ts";
 import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
 import type { Route } from "../routes.ts";
 import { createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
 import { createFleetRoutes } from "./fleet-routes.ts";
 import { lambdaContext } from "./lambda-context.ts";
 import { createScaleRoutes } from "./scale-routes.ts";
+import { type FunctionName, leadsTo, QUEUES, routesOf, TIMEOUT_MS } from "./wiring.ts";
 
-const FUNCTION_TIMEOUT_MS = { reconcile: 60_000, resync: 50_000, status: 30_000 } as const;
-const QUEUE = { visibilityMs: 90_000, retentionMs: 10 * 60_000, receiptsMax: 3 } as const;
 /** Invocations of `reconcile` at once. */
 const CONCURRENCY = 8;
 const SETTLED_MINUTES = 10;
@@ -67,8 +66,8 @@ export function startRuntime({
   const directory = createDirectory({ registry, now, connect: (access) => tellFaults(access, () => catchUp()) });
   const work = createWork();
   const queues: Readonly<Record<QueueName, FifoQueue>> = {
-    passes: createFifoQueue({ ...QUEUE, name: "passes", delayMs: QUEUE_DELAY_MS.passes }),
-    late: createFifoQueue({ ...QUEUE, name: "late", delayMs: QUEUE_DELAY_MS.late }),
+    passes: createFifoQueue(QUEUES.passes),
+    late: createFifoQueue(QUEUES.late),
   };
   const wakeUps: WakeUps = {
     async send(queue, outgoing) {
@@ -78,9 +77,7 @@ export function startRuntime({
     },
   };
   const status = createStatus(() => ({ directory, wakeUps, now, logger }));
-  const facts = createBus((event) =>
-    work.run(() => status(event, lambdaContext("status", FUNCTION_TIMEOUT_MS.status))),
-  );
+  const facts = createBus((event) => work.run(() => status(event, contextOf("status"))));
   const reconcile = createReconcile(() => ({
     directory,
     wakeUps,
@@ -96,7 +93,7 @@ export function startRuntime({
   const scale = createScale(() => ({ directory, wakeUps, now, sleep: (ms) => sleep(ms), logger }));
   const fleet = createFleet(() => ({ directory, now, logger }));
   const invoke = (queue: QueueName, batch: readonly Message[]) =>
-    work.run(() => reconcile(batchEvent(queue, batch), lambdaContext("reconcile", FUNCTION_TIMEOUT_MS.reconcile)));
+    work.run(() => reconcile(batchEvent(queue, batch), contextOf("reconcile")));
   const deliver = (name: QueueName) => createDelivery({ name, queue: queues[name], invoke, now, logger });
   const pumps = {
     passes: createPump(queues.passes, deliver("passes")),
@@ -142,13 +139,17 @@ async function closeAll(directory: Directory): Promise<void> {
   }
 }
 
+function contextOf(functionName: FunctionName): Context {
+  return lambdaContext(functionName, TIMEOUT_MS[functionName]);
+}
+
 /** Invokes `resync`; undefined when it failed, or no longer may. */
 function createTick(work: Work, deps: Omit<ResyncDeps, "rules">, everything: boolean) {
   const rules = { settledMinutes: SETTLED_MINUTES, everything };
   const resync = createResync(() => ({ ...deps, rules }));
   return () =>
     work
-      .run(() => resync({ time: new Date().toISOString() }, lambdaContext("resync", FUNCTION_TIMEOUT_MS.resync)))
+      .run(() => resync({ time: new Date().toISOString() }, contextOf("resync")))
       .catch((error: unknown) => void deps.logger.error("resync failed", describeError(error)));
 }
 
@@ -208,15 +209,11 @@ function createDelivery({ name, queue, invoke, now, logger }: DeliveryDeps) {
 }
 
 function createEventRoutes(deps: AdmissionDeps & WebhookDeps): readonly Route[] {
-  const method = "POST";
+  const webhook = createWebhook(() => deps);
+  const admission = createAdmission(() => deps);
   return [
-    { method, path: "/clusters/{cluster}/events", functionName: "webhook", handle: createWebhook(() => deps) },
-    {
-      method,
-      path: "/clusters/{cluster}/admission/{token}",
-      functionName: "admission",
-      handle: createAdmission(() => deps),
-    },
+    ...routesOf("webhook").map((route) => ({ ...route, handle: webhook })),
+    ...routesOf("admission").map((route) => ({ ...route, handle: admission })),
   ];
 }
 
@@ -261,7 +258,7 @@ function createBus(invoke: (event: unknown) => Promise<unknown>): Facts {
         detail,
       };
       // The stack has logged what went wrong; a lost status is found by the next pass.
-      void invoke(event).catch(() => {});
+      if (leadsTo("status", event)) void invoke(event).catch(() => {});
       return true;
     },
   };

@@ -6,9 +6,8 @@ import { SCALE_REQUESTED } from "../../../shared/events/facts.ts";
 import { isRecord, parseJson } from "../../../shared/planning/json.ts";
 import { type HttpAnswer, httpEventSchema, json, problem, readBody } from "../../../shared/runtime/http.ts";
 import type { Route } from "../routes.ts";
+import { leadsTo, routesOf } from "./wiring.ts";
 
-const SCALE_PATH =
-  "/clusters/{cluster}/apis/pool.kubevirt.io/{version}/namespaces/{namespace}/virtualmachinepools/{name}/scale";
 /** Of an event, as on EventBridge. */
 const EVENT_BYTES_MAX = 256 * 1024;
 
@@ -22,10 +21,14 @@ export function createScaleRoutes(invoke: Invoke): readonly Route[] {
     // On AWS nobody sees this: what sends an event does not wait for what comes of it.
     return "statusCode" in result ? result : json(result.outcome === "scaled" ? 200 : 422, result);
   };
-  const functionName = "scale";
   return [
-    ...["GET", "PUT", "PATCH"].map((method) => ({ method, path: SCALE_PATH, functionName, handle: answer })),
-    { method: "POST", path: "/events", functionName, handle: (event, context) => putEvent(event, context, answer) },
+    ...routesOf("scale").map((route) => ({ ...route, handle: answer })),
+    {
+      functionName: "scale",
+      method: "POST",
+      path: "/events",
+      handle: (event, context) => putEvent(event, context, answer),
+    },
   ];
 }
 
@@ -33,6 +36,6 @@ export function createScaleRoutes(invoke: Invoke): readonly Route[] {
 async function putEvent(request: unknown, context: Context, deliver: Route["handle"]): Promise<HttpAnswer> {
   const body = readBody(httpEventSchema.parse(request), EVENT_BYTES_MAX);
   const event = parseJson(body?.toString("utf8") ?? "");
-  if (isRecord(event) && event["detail-type"] === SCALE_REQUESTED) return deliver(event, context);
+  if (isRecord(event) && leadsTo("scale", event)) return deliver(event, context);
   return problem(400, `the body has to be an event whose detail-type is "${SCALE_REQUESTED}"`);
 }
