@@ -10,12 +10,14 @@ import { openRegistry } from "../shared/clusters/registry.ts";
 import { listAbandoned } from "../shared/clusters/strays.ts";
 import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parsePool } from "../shared/planning/model.ts";
-import { type ResyncRules, resyncCause, strayTurn } from "../shared/planning/schedule.ts";
+import { isStalled, type ResyncRules, resyncCause, strayTurn } from "../shared/planning/schedule.ts";
 import { readConfig, resyncConfigSchema } from "../shared/runtime/config.ts";
 import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
 import { once } from "../shared/runtime/once.ts";
 import { createStack } from "../shared/runtime/stack.ts";
 
+/** Pools that one line of the log names. */
+const NAMED_MAX = 20;
 /** Stays below the function's own time-out, so that a slow cluster costs nothing but its own pools. */
 const TIME_RESERVE_MS = 5_000;
 
@@ -97,22 +99,27 @@ async function listDue(name: string, deps: ResyncDeps, deadline: AbortSignal): P
 }
 
 function selectDue(
-  { name: cluster }: ReachableCluster,
+  { name: cluster, access }: ReachableCluster,
   objects: readonly unknown[],
   { now, rules, logger }: ResyncDeps,
 ): Omit<DueList, "source"> {
   const seenAtMs = now();
+  const stalled: string[] = [];
   const due = objects.flatMap((object): Outgoing[] => {
     const pool = parsePool(object);
     if (pool === undefined) {
       logger.error("a pool's metadata are not what the API promises", { cluster });
       return [];
     }
+    const { namespace, name } = pool;
+    // Where nothing is written, nothing converges.
+    if (access.mode === "act" && isStalled(pool, object, seenAtMs)) stalled.push(`${namespace}/${name}`);
     const cause = resyncCause(pool, seenAtMs, rules);
     if (cause === undefined) return [];
-    const { namespace, name } = pool;
     return [{ wakeUp: { version: 1, cluster, namespace, name, cause, attempt: 0 }, seenAtMs }];
   });
+  if (stalled.length > 0)
+    logger.warn("pools have not converged", { cluster, count: stalled.length, pools: stalled.slice(0, NAMED_MAX) });
   return { pools: objects.length, due };
 }
 

@@ -1,6 +1,6 @@
 /** The Kubernetes verbs that a pass uses, with every answer as a value. The in-memory cluster of the tests has the same interface. */
 import { isRecord, recordOf } from "../planning/json.ts";
-import { POOL_GROUP } from "../planning/names.ts";
+import { OWN_MANAGER, POOL_GROUP } from "../planning/names.ts";
 import { shorten } from "../planning/wording.ts";
 import type { ApiRequest, ApiResponse, Transport } from "./connection.ts";
 import { UnreachableError } from "./unreachable.ts";
@@ -144,7 +144,6 @@ const SERVER_TIMEOUT = "10s";
 const MESSAGE_LENGTH_MAX = 500;
 const PAGE_SIZE = 1_000;
 const PAGES_MAX = 100;
-const FIELD_MANAGER = "vmpool-functions";
 const METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /** Newest first; KubeVirt before 1.8 has only v1alpha1. */
 export const POOL_VERSIONS = ["v1beta1", "v1alpha1"] as const;
@@ -188,7 +187,7 @@ export function createCluster(options: ClusterOptions): ScalableCluster {
 }
 
 function writeQuery(): string {
-  return `fieldManager=${FIELD_MANAGER}&timeout=${SERVER_TIMEOUT}`;
+  return `fieldManager=${OWN_MANAGER}&timeout=${SERVER_TIMEOUT}`;
 }
 
 function pathOf(

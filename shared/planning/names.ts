@@ -5,6 +5,8 @@ export const POOL_KIND = "VirtualMachinePool";
 export const POOL_FINALIZER = "pool.kubevirt.io/finalizer";
 /** The field manager of KubeVirt's own pool controller. */
 export const REFERENCE_MANAGER = "virt-controller";
+/** The field manager of every write of ours. */
+export const OWN_MANAGER = "vmpool-functions";
 /** On a VM and on its instance template: the name of the ControllerRevision that it was made from. */
 export const REVISION_LABEL = "kubevirt.io/vm-pool-revision-name";
 /** On a pool: the last claim of a pass, see `claim.ts`. */

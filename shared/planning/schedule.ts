@@ -1,13 +1,16 @@
-/** When the schedule wakes a pool without being told of a change. */
+/** When the schedule wakes a pool without being told of a change, and when it says that a pool gets nowhere. */
+import * as z from "zod";
 import { type Claim, parseClaim } from "./claim.ts";
 import { fnv1a } from "./hash.ts";
 import { isRecord } from "./json.ts";
 import { type Pool, poolSpecSchema } from "./model.ts";
-import { CLAIM_ANNOTATION, HEALING_ANNOTATION } from "./names.ts";
+import { CLAIM_ANNOTATION, HEALING_ANNOTATION, OWN_MANAGER } from "./names.ts";
 import { SECOND_WRITER_CONDITION } from "./second-writer.ts";
 import { isUpToDate, updateStrategyOf } from "./update.ts";
 
 const MINUTE_MS = 60_000;
+/** A pool that has something left to do and has not moved for this long is worth a person's look. */
+const STALLED_MS = 15 * MINUTE_MS;
 /** Conditions of a pool that something keeps from being as it should. */
 const HELD: ReadonlySet<string> = new Set(["ReplicaFailure", SECOND_WRITER_CONDITION]);
 
@@ -47,10 +50,45 @@ function isUnsettled(pool: Pool): boolean {
   if (claim.create.size > 0 || claim.delete.length > 0 || claim.restart.length > 0) return true;
   if (claim.waitUntil !== undefined) return true;
   if (status?.conditions?.some(({ type }) => HELD.has(type)) === true) return true;
-  if (isRecord(pool.spec) && pool.spec["paused"] === true) return false;
+  if (isPaused(pool)) return false;
   if (pool.annotations?.[HEALING_ANNOTATION] !== undefined || isRollingOut(pool, claim)) return true;
   const replicas = isRecord(pool.spec) ? (pool.spec["replicas"] ?? 1) : 1;
   return (status?.replicas ?? 0) !== replicas || (status?.readyReplicas ?? 0) !== replicas;
+}
+
+function isPaused({ spec }: Pool): boolean {
+  return isRecord(spec) && spec["paused"] === true;
+}
+
+const historySchema = z.object({
+  metadata: z.object({
+    creationTimestamp: z.string().nullish(),
+    deletionTimestamp: z.string().nullish(),
+    managedFields: z
+      .array(z.object({ manager: z.string().nullish(), subresource: z.string().nullish(), time: z.string().nullish() }))
+      .nullish(),
+  }),
+});
+type History = z.infer<typeof historySchema>["metadata"];
+
+/**
+ * Whether `pool`, which was read from `object`, has had something left to do for 15 minutes while nothing moved: nobody
+ * changed what it asks for, and its status stayed as it is. One that is deleted has 15 minutes in all.
+ */
+export function isStalled(pool: Pool, object: unknown, now: number): boolean {
+  const history = historySchema.safeParse(object).data?.metadata;
+  if (history === undefined || (isPaused(pool) && !pool.deleting) || !isUnsettled(pool)) return false;
+  // Without a time that can be read this is NaN, and nothing is said.
+  const movedAt = pool.deleting ? Date.parse(history.deletionTimestamp ?? "") : lastMoveOf(history);
+  return now >= movedAt + STALLED_MS;
+}
+
+/** When the pool was made, or last changed by others, or its status by anybody. What passes note in its metadata is no move. */
+function lastMoveOf({ creationTimestamp, managedFields }: History): number {
+  const moves = (managedFields ?? []).filter(
+    ({ manager, subresource }) => manager !== OWN_MANAGER || (subresource ?? "") !== "",
+  );
+  return Math.max(...[creationTimestamp, ...moves.map(({ time }) => time)].map((time) => Date.parse(time ?? "")));
 }
 
 /** Machines may follow another template than the one in force. */

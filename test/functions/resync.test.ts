@@ -347,3 +347,30 @@ function aStatusWith(type: string) {
   const condition = { type, status: "True", lastTransitionTime: "2026-05-01T11:00:00Z", reason: "R", message: "m" };
   return { replicas: 1, readyReplicas: 1, labelSelector: "app=web", conditions: [condition] };
 }
+
+describe("pools that get nowhere", () => {
+  const OLD = "2026-01-01T00:00:00Z";
+  const behind = (name: string) => {
+    const pool = aSettledPool({ name, status: { replicas: 1, readyReplicas: 0 } });
+    return { ...pool, metadata: { ...pool.metadata, creationTimestamp: OLD } };
+  };
+  const MESSAGE = "pools have not converged";
+
+  it("are told in one line a cluster, counted, and named as far as twenty go", async () => {
+    const pools = Array.from({ length: 25 }, (_, index) => behind(`web-${index}`));
+    const { run, log } = aResync({ west: { wire: aWireWith(...pools, aSettledPool()) }, east: { wire: aWireWith() } });
+    await run();
+
+    const named = Array.from({ length: 20 }, (_, index) => `ci/web-${index}`);
+    expect(log.lines.filter(({ message }) => message === MESSAGE)).toEqual([
+      { level: "warn", message: MESSAGE, fields: { cluster: "west", count: 25, pools: named } },
+    ]);
+  });
+
+  it("are not told of a cluster that is only observed", async () => {
+    const { run, log } = aResync({ west: { wire: aWireWith(behind("web")), access: { mode: "observe" } } });
+    await run();
+
+    expect(log.at("warn")).toEqual([]);
+  });
+});

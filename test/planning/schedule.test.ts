@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Claim } from "../../shared/planning/claim.ts";
 import type { Pool } from "../../shared/planning/model.ts";
-import { resyncCause } from "../../shared/planning/schedule.ts";
+import { OWN_MANAGER } from "../../shared/planning/names.ts";
+import { isStalled, resyncCause } from "../../shared/planning/schedule.ts";
 import { aClaim, aPool, aPoolWith, aSpec, type Json, NOW } from "../support/builders.ts";
 
 const MINUTE_MS = 60_000;
@@ -88,4 +89,73 @@ describe("the schedule", () => {
   for (const [name, pool] of SETTLED) {
     it(`leaves ${name} alone between its turns`, () => expect(hourOf(pool, 10)).not.toContain("resync"));
   }
+});
+
+describe("a pool that has something left to do", () => {
+  const at = (minutes: number) => new Date(NOW - minutes * MINUTE_MS).toISOString();
+  const BEHIND: Json = { ...SETTLED_STATUS, readyReplicas: 2 };
+  const CREATED = at(600);
+  interface Write {
+    readonly manager?: string | null;
+    readonly subresource?: string;
+    readonly time?: string | null;
+  }
+  /** A pool, and the object that it was read from, which alone has its history. */
+  const stalled = (pool: Pool, writes: readonly Write[], metadata: Json = {}) =>
+    isStalled(pool, { metadata: { creationTimestamp: CREATED, managedFields: writes, ...metadata } }, NOW);
+  const status = (minutes: number) => ({ manager: OWN_MANAGER, subresource: "status", time: at(minutes) });
+  const user = (minutes: number) => ({ manager: "kubectl", time: at(minutes) });
+  const pass = (minutes: number) => ({ manager: OWN_MANAGER, time: at(minutes) });
+  const behind = aPool({ status: BEHIND });
+
+  it("has stalled when nothing has moved for 15 minutes", () => {
+    expect(stalled(behind, [user(20), status(15)])).toBe(true);
+    expect(stalled(behind, [user(15), status(20)])).toBe(true);
+    expect(stalled(behind, [])).toBe(true);
+  });
+
+  it.each([
+    ["its status changed", [user(20), status(14.9)]],
+    ["a user changed it", [user(14.9), status(20)]],
+    ["KubeVirt's controller changed it", [{ manager: "virt-controller", time: at(14.9) }, user(20)]],
+    ["somebody unnamed changed it", [{ manager: null, time: at(14.9) }, user(20)]],
+    ["it was scaled", [{ manager: "kubectl", subresource: "scale", time: at(14.9) }, user(20)]],
+    ["it was scaled by way of us", [{ manager: OWN_MANAGER, subresource: "scale", time: at(14.9) }, user(20)]],
+  ])("has not when %s less than 15 minutes ago", (_, writes) => {
+    expect(stalled(behind, writes)).toBe(false);
+  });
+
+  it("has not when it is younger than 15 minutes", () => {
+    expect(stalled(behind, [], { creationTimestamp: at(14.9) })).toBe(false);
+    expect(stalled(behind, [], { creationTimestamp: at(15) })).toBe(true);
+    expect(stalled(behind, [], { creationTimestamp: at(14.9), managedFields: undefined })).toBe(false);
+  });
+
+  it("has stalled although its passes go on writing what they do", () => {
+    expect(stalled(behind, [user(20), status(20), pass(0)])).toBe(true);
+    expect(stalled(behind, [user(20), status(20), { ...pass(0), subresource: "" }])).toBe(true);
+  });
+
+  it("has not when nobody can tell since when", () => {
+    expect(stalled(behind, [user(20)], { creationTimestamp: undefined })).toBe(false);
+    expect(stalled(behind, [{ manager: "kubectl", time: null }, status(20)])).toBe(false);
+    expect(isStalled(behind, "no object", NOW)).toBe(false);
+  });
+
+  it("has nothing left to do when it is settled, whatever its age", () => {
+    expect(stalled(aPool({ status: SETTLED_STATUS }), [user(20)])).toBe(false);
+  });
+
+  it("waits for a person when it is paused", () => {
+    const paused = (overrides: object) => aPool({ spec: aSpec({ paused: true }), status: BEHIND, ...overrides });
+    expect(stalled(paused({ claim: aClaim({ create: new Map([[0, NOW]]) }) }), [user(20)])).toBe(false);
+    expect(stalled(paused({ deleting: true }), [user(20)], { deletionTimestamp: at(20) })).toBe(true);
+  });
+
+  it("has 15 minutes in all to go when it is deleted, whatever moves", () => {
+    const deleting = aPool({ status: BEHIND, deleting: true });
+    expect(stalled(deleting, [user(0), status(0)], { deletionTimestamp: at(15) })).toBe(true);
+    expect(stalled(deleting, [user(60), status(60)], { deletionTimestamp: at(14.9) })).toBe(false);
+    expect(stalled(deleting, [user(60)], { deletionTimestamp: null })).toBe(false);
+  });
 });
