@@ -12,10 +12,10 @@ Fails when a change goes unnoticed that test/mutation/survivors.json does not ex
 
   npm run mutate -- [options]
 
-  --only LIST     modules, such as claim,json (default: those that decide about machines and disks)
-  --changed       only declarations that differ from those of the last whole run (test/mutation/proven.json),
-                  and a sample of the others
-  --record        writes down what goes unnoticed as open, and, after a whole run, what was proven
+  --only LIST     modules, such as claim,json (default: all of them)
+  --changed       only declarations that differ from those of the last run of their whole module
+                  (test/mutation/proven.json), and a sample of the others
+  --record        writes down what goes unnoticed as open and, of modules that were run whole, what was proven
   --static        also what runs only while modules are loaded, such as constants: seconds for each
   --processes N   at a time (default 2)
   --help          this text
@@ -28,11 +28,6 @@ const PROVEN = "test/mutation/proven.json";
 const SAMPLE_LINES = 150;
 /** A mutant that runs so long, beside one and a half times what the tests take, does not end. */
 const TIMEOUT_MS = 5_000;
-/** What decides about machines and their disks, the most dangerous first. Other modules only where they are asked for. */
-const MODULES = [
-  ...["claim", "scale-in", "scale-out", "plan", "update", "healing", "strays", "second-writer", "selection"],
-  ...["membership", "disks", "verdict", "status"],
-];
 
 const survivorSchema = z.strictObject({
   module: z.string(),
@@ -68,7 +63,7 @@ const { values } = parseArgs({
 async function main(): Promise<number> {
   if (values.help) return say(HELP);
   const known = modulesOf(FOLDER);
-  const modules = values.only?.split(",").map((name) => name.replace(/\.ts$/, "")) ?? MODULES;
+  const modules = values.only?.split(",").map((name) => name.replace(/\.ts$/, "")) ?? known;
   const unknown = modules.filter((name) => !known.includes(name));
   if (unknown.length > 0) return say(`there is no ${FOLDER}/${unknown.join(", ")}.ts\n`, 1);
   const declarations = modules.flatMap(declarationsOf);
@@ -94,7 +89,7 @@ async function main(): Promise<number> {
     const kept = explained.filter((survivor) => !stale.includes(survivor));
     const open = fresh.map(({ module, line, mutant }) => ({ module, line, mutant }));
     recordSurvivors([...kept, ...open]);
-    if (values.only === undefined && !values.changed) recordProven(declarations);
+    if (!values.changed) recordProven(declarations);
     return 0;
   }
   return fresh.length + stale.length === 0 ? 0 : 1;
@@ -141,11 +136,11 @@ function hash(text: string): string {
 }
 
 /**
- * What is new since the last whole run, and some of the rest, other ones after each change: a test that was weakened is
- * found sooner or later before the next whole run.
+ * What is new since its module was last run whole, and some of the rest, other ones after each change: a test that was
+ * weakened is found sooner or later before the next whole run.
  */
 function select(declarations: readonly Declaration[]): readonly Declaration[] {
-  const proven = provenSchema.parse(JSON.parse(readFileSync(PROVEN, "utf8")));
+  const proven = readProven();
   const isProven = ({ module, hash }: Declaration) => proven[module]?.includes(hash) === true;
   const state = hash(
     readdirSync(TESTS)
@@ -165,9 +160,19 @@ function select(declarations: readonly Declaration[]): readonly Declaration[] {
   return [...changed, ...sample];
 }
 
+function readProven(): z.infer<typeof provenSchema> {
+  return provenSchema.parse(JSON.parse(readFileSync(PROVEN, "utf8")));
+}
+
+/** Of modules that were not run, what was proven before stays. */
 function recordProven(declarations: readonly Declaration[]): void {
+  const proven = readProven();
   const byModule = Map.groupBy(declarations, ({ module }) => module);
-  writeJson(PROVEN, Object.fromEntries([...byModule].map(([module, all]) => [module, all.map(({ hash }) => hash)])));
+  const hashes = modulesOf(FOLDER).flatMap((module) => {
+    const known = byModule.get(module)?.map(({ hash }) => hash) ?? proven[module];
+    return known === undefined ? [] : [[module, known] as const];
+  });
+  writeJson(PROVEN, Object.fromEntries(hashes));
 }
 
 function recordSurvivors(survivors: readonly Survivor[]): void {

@@ -113,8 +113,19 @@ async function dryRun(): Promise<DryRunResult> {
 /** What is loaded holds a mutant, or nothing is. */
 let isStale = true;
 
+/** Stryker gives all tests together so many times what they took to reach the mutant's place without it. */
+const STRYKER_HITS_FACTOR = 100;
+/** What one test may take of that: no more than all did, and then some. A loop that does not end is noticed in less time. */
+const HITS_FACTOR = 2;
+const HITS_MIN = 10_000;
+
+function hitsOfOne(hitLimit: number | undefined): number | undefined {
+  return hitLimit && Math.max(HITS_MIN, (hitLimit / STRYKER_HITS_FACTOR) * HITS_FACTOR);
+}
+
 async function mutantRun(options: MutantRunOptions): Promise<MutantRunResult> {
-  const { activeMutant, mutantActivation, testFilter, hitLimit } = options;
+  const { activeMutant, mutantActivation, testFilter } = options;
+  const hitLimit = hitsOfOne(options.hitLimit);
   const context = globalThis.__stryker__ ?? {};
   globalThis.__stryker__ = context;
   const isStatic = mutantActivation === "static";
@@ -127,15 +138,18 @@ async function mutantRun(options: MutantRunOptions): Promise<MutantRunResult> {
   const tests: TestResult[] = [];
   for (const one of inOrder(collected(), activeMutant.fileName)) {
     if (wanted !== undefined && !wanted.has(one.id)) continue;
+    context.hitCount = 0;
     const result = await run(one);
+    const endless = determineHitLimitReached(context.hitCount, hitLimit);
+    if (endless !== undefined) return toMutantRunResult(endless);
     tests.push(result);
     if (result.status !== TestStatus.Failed) continue;
     kills.set(one.id, (kills.get(one.id) ?? 0) + 1);
     break;
   }
-  const late = determineHitLimitReached(context.hitCount, hitLimit);
-  return toMutantRunResult(late ?? { status: DryRunStatus.Complete, tests });
+  return toMutantRunResult({ status: DryRunStatus.Complete, tests });
 }
+
 function createRunner(): TestRunner {
   return { capabilities: () => ({ reloadEnvironment: true }), dryRun, mutantRun };
 }
