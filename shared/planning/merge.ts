@@ -151,15 +151,14 @@ function runStrategyOf({ running, runStrategy }: Json): unknown {
 }
 
 /**
- * An instancetype or preference is one unit, as its revision belongs to its name. One that the template did not have before
- * leaves the VM's of the same name and kind with the revision that KubeVirt wrote to it.
+ * An instancetype or preference is one unit, as its revision belongs to its name: what the template makes of it is the
+ * template's alone. One that the template did not have before keeps the revision that KubeVirt wrote to the VM's of the same
+ * name and kind.
  */
 function matcherOf(sides: Sides<Json>, field: keyof typeof DEFAULT_KINDS): Json {
   const { base, target, vm } = fieldOf(sides, field);
-  if (isSame(base, target, [field])) return { [field]: vm };
-  if (isAbsent(base) && isRecord(target) && isRecord(vm) && isSameMatcher(target, vm, DEFAULT_KINDS[field])) {
-    return { [field]: { ...vm, ...target } };
-  }
+  if (isSame(base, target, [field])) return {};
+  if (isAbsent(base) && isRecord(target) && isRecord(vm) && isSameMatcher(target, vm, DEFAULT_KINDS[field])) return {};
   return { [field]: target ?? undefined };
 }
 

@@ -293,6 +293,31 @@ const CONFLICTS: readonly Row[] = [
     target: { volumes: [{ name: "b" }] },
     becomes: { volumes: [{ name: "b" }] },
   },
+  ...[
+    [{ key: "a" }, { key: "b" }],
+    [{ name: 1 }, { name: 2 }],
+    [{ key: "a" }, null],
+  ].map(([old, other]) => ({
+    it: `a list of one element that has no name, such as ${JSON.stringify(other)}`,
+    base: { tolerations: [old] },
+    vm: { tolerations: [{ ...old, effect: "user" }] },
+    target: { tolerations: [other] },
+    becomes: { tolerations: [other] },
+  })),
+  {
+    it: "a list where its user left a hole",
+    base: { tolerations: [{ name: "a" }] },
+    vm: { tolerations: [null] },
+    target: { tolerations: [{ name: "b" }] },
+    becomes: { tolerations: [{ name: "b" }] },
+  },
+  {
+    it: "an object in place of something else, and something else in place of an object",
+    base: { affinity: [], probe: { port: 80 } },
+    vm: { affinity: { podAffinity: {} }, probe: { port: 80, user: 1 } },
+    target: { affinity: { nodeAffinity: {} }, probe: "none" },
+    becomes: { affinity: { nodeAffinity: {} }, probe: "none" },
+  },
   {
     it: "an object where its user put something else",
     base: { affinity: { nodeAffinity: {} } },
@@ -506,6 +531,27 @@ const MATCHERS: readonly RunState[] = [
     becomes: { ...small, revisionName: "r" },
   },
   {
+    it: "loses its revision when the template changes to what its user had chosen before",
+    base: small,
+    vm: { ...large, revisionName: "r" },
+    target: large,
+    becomes: large,
+  },
+  {
+    it: "loses its revision when the base is lost and the name is another",
+    base: undefined,
+    vm: { ...small, revisionName: "r" },
+    target: large,
+    becomes: large,
+  },
+  {
+    it: "is the template's when the base is lost and neither has a name",
+    base: undefined,
+    vm: { inferFromVolume: "old", inferFromVolumeFailurePolicy: "Ignore" },
+    target: { inferFromVolume: "root" },
+    becomes: { inferFromVolume: "root" },
+  },
+  {
     it: "loses its revision when the base is lost and the kind is another",
     base: undefined,
     vm: { name: "small", revisionName: "r" },
@@ -536,6 +582,9 @@ describe("an instancetype or preference", () => {
     const vm = { preference: { name: "p", kind: "VirtualMachineClusterPreference", revisionName: "r" } };
     const becomes = ownAfter({ base: undefined, vm, target: { preference: { name: "p" } } });
     expect(becomes).toEqual(vm);
+    const empty = { name: "p", kind: "" };
+    const next = ownAfter({ base: undefined, vm, target: { preference: empty } });
+    expect(next).toEqual({ preference: { ...empty, revisionName: "r" } });
   });
 });
 
@@ -576,6 +625,22 @@ describe("labels and annotations", () => {
       labels: { a: null, b: null, c: null, [REVISION_LABEL]: NEW },
       annotations: { x: null, y: null },
     });
+  });
+
+  it("follow a template that has none, and one that had none", () => {
+    const virtualMachineTemplate = { spec: { template: {} } };
+    const bare = deepFreeze(poolSpecSchema.parse(aSpec({ virtualMachineTemplate })));
+    const made = { ...LABELS, [REVISION_LABEL]: NEW };
+    expect(moved(built(base), { base, target: bare })).toMatchObject({
+      labels: { [REVISION_LABEL]: NEW },
+      annotations: {},
+    });
+    expect(moved(built(bare), { base: bare, target: specOf({}) }).labels).toEqual(made);
+  });
+
+  it("follow the template under any name, also that of what identifies a machine", () => {
+    const of = (value: string) => withMetadata({ labels: { "firmware/uuid": value } });
+    expect(moved(built(of("1")), { base: of("1"), target: of("2") }).labels).toMatchObject({ "firmware/uuid": "2" });
   });
 
   it("of ours stay, whatever the template says of them", () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Pool } from "../../shared/planning/model.ts";
+import { type Pool, poolSpecSchema } from "../../shared/planning/model.ts";
 import { POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
 import { buildVm } from "../../shared/planning/template.ts";
 import { judge } from "../../shared/planning/verdict.ts";
@@ -113,6 +113,7 @@ const UNTOUCHED: readonly { readonly it: string; readonly volume: Json; readonly
   },
   { it: "cloud-init without Secrets", volume: { cloudInitNoCloud: { userData: "#cloud-config" } }, naming: BOTH },
   { it: "a ConfigMap volume without a name", volume: { configMap: { optional: true } }, naming: BOTH },
+  { it: "a Secret volume without a name", volume: { secret: { optional: true } }, naming: BOTH },
   { it: "the ConfigMap of sysprep", volume: { sysprep: { configMap: { name: "answers" } } }, naming: BOTH },
   { it: "the Secret of sysprep", volume: { sysprep: { secret: { name: "answers" } } }, naming: BOTH },
   {
@@ -254,6 +255,14 @@ describe("the metadata of a machine", () => {
 
   it("have no annotations when the template has none", () => {
     expect(build(aPool()).metadata).not.toHaveProperty("annotations");
+  });
+
+  it("are the revision's label alone when the template has none", () => {
+    const spec = poolSpecSchema.parse(aSpec({ virtualMachineTemplate: { spec: { template: {} } } }));
+    const origin = { pool: aPool(), spec, poolApiVersion: "pool.kubevirt.io/v1beta1", ordinal: 7, revision: "web-1" };
+    const { labels, ...rest } = buildVm(origin).metadata;
+    expect(labels).toEqual({ [REVISION_LABEL]: "web-1" });
+    expect(rest).not.toHaveProperty("annotations");
   });
 
   it("name the revision on the machine and on its instance", () => {
