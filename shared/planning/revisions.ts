@@ -52,7 +52,7 @@ function describeLength(name: string): string {
 /** A revision that this pool made; undefined when it is absent, was not read, or is another's. */
 export function ownRevision(pool: Pool, known: KnownRevisions, name: string): Revision | undefined {
   const revision = known.get(name);
-  return revision === undefined || revision === "absent" || revision.ownerUid !== pool.uid ? undefined : revision;
+  return typeof revision === "object" && revision.ownerUid === pool.uid ? revision : undefined;
 }
 
 /** How a pool makes names of ordinals, in a short form for the claim. */

@@ -4,7 +4,7 @@ import { fnv1a } from "../../shared/planning/hash.ts";
 import { canonicalJson } from "../../shared/planning/json.ts";
 import { parsePool, parseRevision, parseVm, poolSpecSchema, type Revision } from "../../shared/planning/model.ts";
 import { isRevisionOf, ordinalOf, revisionName, vmName } from "../../shared/planning/names.ts";
-import { buildRevision, chooseRevision } from "../../shared/planning/revisions.ts";
+import { buildRevision, chooseRevision, type KnownRevisions, namingOf } from "../../shared/planning/revisions.ts";
 import { anOwner, aPool, aPoolWith, aRevision, aSpec, type Json, LABELS, POOL_UID } from "../support/builders.ts";
 import { kindsOf, planOf } from "./plans.ts";
 
@@ -71,6 +71,30 @@ describe("the revision of a generation", () => {
     expect(choiceWith(aThird(turned))).toEqual({ name: "web-3", kind: "existing" });
   });
 
+  it("is read under its name, and under the other where the first is taken, before anything is made", () => {
+    const spec = poolSpecSchema.parse(aSpec());
+    const choose = (known: KnownRevisions) => chooseRevision(pool, spec, { known, preferred: [] });
+    expect(choose(new Map())).toEqual({ kind: "unread", names: ["web-3"] });
+    const taken = new Map([["web-3", aThird(aSpec(), "earlier-uid")]]);
+    expect(choose(taken)).toEqual({ kind: "unread", names: [SUFFIXED] });
+  });
+
+  it("fits a label value, which has 63 characters: the suffix, too", () => {
+    const choose = (length: number, isTaken: boolean) => {
+      const long = aPool({ name: "w".repeat(length), generation: 3, claim: null });
+      const name = revisionName(long.name, 3);
+      const suffixed = `${name}-${fnv1a(POOL_UID).slice(0, 8)}`;
+      const own = isTaken ? aRevision({ name, generation: 3, owner: "earlier-uid" }) : "absent";
+      const known: KnownRevisions = new Map([[name, own] as const, [suffixed, "absent"] as const]);
+      return chooseRevision(long, poolSpecSchema.parse(aSpec()), { known, preferred: [] });
+    };
+    expect(choose(61, false)).toEqual({ kind: "missing", name: `${"w".repeat(61)}-3` });
+    expect(choose(62, false)).toMatchObject({ kind: "blocked", why: expect.stringContaining("more than 63") });
+    const suffixed = `${"w".repeat(52)}-3-${fnv1a(POOL_UID).slice(0, 8)}`;
+    expect(choose(52, true)).toEqual({ kind: "missing", name: suffixed });
+    expect(choose(53, true)).toMatchObject({ kind: "blocked", why: expect.stringContaining("is taken by one") });
+  });
+
   it("is created before the machines that name it", () => {
     const plan = planOf({ pool: aPoolWith({ replicas: 1 }), revision: aRevision({ owner: "earlier-uid" }) });
     expect(kindsOf(plan)).toEqual(["writeClaim", "createRevision", "createVm"]);
@@ -97,6 +121,19 @@ describe("the revision of a generation", () => {
     const built = buildRevision(pool, "pool.kubevirt.io/v1alpha1", "web-3");
     const stored = parseRevision({ ...built, metadata: { ...built.metadata, uid: "r", resourceVersion: "1" } });
     expect(choiceWith(stored)).toEqual({ name: "web-3", kind: "existing" });
+  });
+});
+
+describe("the naming in a claim", () => {
+  const [configMaps, secrets] = [{ appendIndexToConfigMapRefs: true }, { appendIndexToSecretRefs: true }];
+  it.each([
+    { nameGeneration: undefined, text: "+" },
+    { nameGeneration: { appendIndexToConfigMapRefs: false, appendIndexToSecretRefs: false }, text: "+" },
+    { nameGeneration: configMaps, text: "configMaps+" },
+    { nameGeneration: secrets, text: "+secrets" },
+    { nameGeneration: { ...configMaps, ...secrets }, text: "configMaps+secrets" },
+  ])("is $text of $nameGeneration for ever, as claims are compared with it", ({ nameGeneration, text }) => {
+    expect(namingOf(poolSpecSchema.parse(aSpec({ nameGeneration })))).toBe(text);
   });
 });
 

@@ -677,6 +677,14 @@ describe("a pool that machines of many revisions come to, with one template", ()
     expect(createsOf(plan)).toEqual([]);
   });
 
+  it("leaves one whose spec cannot be read under its own: that makes the machine that is wanted", () => {
+    const broken = vms.map((vm) => (vm.name === "web-97" ? { ...vm, spec: undefined } : vm));
+    const next = planOf({ pool, vms: broken, revisions, ownRevisions: revisions, instances: [], keptDisks: [] });
+    expect(updatesOf(plan).map(({ vm }) => vm.name)).toContain("web-97");
+    expect(updatesOf(next)).toEqual(updatesOf(plan).filter(({ vm }) => vm.name !== "web-97"));
+    expect(next.reasons.join()).not.toContain("cannot be read");
+  });
+
   it("restarts nothing for it", () => {
     const target = updatesOf(plan)[0]?.revision ?? "";
     const gathered = vms.map((vm) => ({ ...vm, labels: { ...vm.labels, [REVISION_LABEL]: target } }));
