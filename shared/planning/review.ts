@@ -51,7 +51,7 @@ const OLD_POOL_MISSING: Problem = {
 
 /** What the API server makes of `generateName`: its beginning, and five characters that are not known yet. */
 function generatedName(prefix: string): string {
-  return prefix === "" ? "" : `${prefix.slice(0, 58)}?????`;
+  return `${prefix.slice(0, 58)}?????`;
 }
 
 /**
@@ -59,7 +59,6 @@ function generatedName(prefix: string): string {
  * read, stored while nobody judged it, has none and may be mended, into the one that was last in force if there was one.
  */
 function selectorChange(spec: unknown, { spec: oldSpec, status }: Readonly<Record<string, unknown>>): Problem[] {
-  if (oldSpec === undefined) return [];
   const [before, after] = [selectorOf(oldSpec), selectorOf(spec)];
   const last = before ?? recordOf(status)["labelSelector"];
   const isFree = before === undefined && (after === undefined || typeof last !== "string" || last === "");

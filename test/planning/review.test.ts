@@ -87,11 +87,22 @@ describe("the selector", () => {
     expect(fieldsOf(selecting({ matchLabels: LABELS }), { ...selecting(undefined), status })).toBeUndefined();
   });
 
-  it("is mended into the one that was last in force, whose machines the pool may still have", () => {
-    const broken = { ...selecting(unreadable), status: { labelSelector: "app=db" } };
-    expect(judgeReview(selecting({ matchLabels: LABELS }), broken).refusal?.message).toBe(
-      'spec.selector: selector is immutable after creation: keep "app=db", or make another pool',
-    );
+  it.each([
+    ["cannot be read", selecting(unreadable)],
+    ["is gone with the whole spec", pool(undefined)],
+  ])(
+    "that %s is mended into the one that was last in force, whose machines the pool may still have",
+    (_what, broken) => {
+      const old = { ...broken, status: { labelSelector: "app=db" } };
+      expect(judgeReview(selecting({ matchLabels: LABELS }), old).refusal?.message).toBe(
+        'spec.selector: selector is immutable after creation: keep "app=db", or make another pool',
+      );
+    },
+  );
+
+  it("that readers would lose a part of cannot be read, and is not taken for one that asks for nothing", () => {
+    const lost = selecting(JSON.parse('{"matchLabels": {"__proto__": "web"}}'));
+    expect(fieldsOf(selecting({ matchLabels: LABELS }), lost)).toBeUndefined();
   });
 
   it("that cannot be read is refused with what is wrong with it", () => {
@@ -112,6 +123,7 @@ describe("a pool whose name the server is to choose", () => {
     const generated = (length: number) => ({ metadata: { generateName: "n".repeat(length) }, spec: aSpec() });
     expect(fieldsOf(generated(56))).toBeUndefined();
     expect(fieldsOf(generated(57))).toEqual(["metadata.name"]);
+    expect(judgeReview(generated(70), undefined).refusal?.message).toContain("2 characters too long");
     expect(
       judgeReview({ metadata: { name: "", generateName: "web-" }, spec: aSpec() }, undefined).refusal,
     ).toBeUndefined();
@@ -119,6 +131,8 @@ describe("a pool whose name the server is to choose", () => {
 });
 
 describe("what is no pool at all", () => {
+  it("is refused where it has no spec", () => expect(fieldsOf(pool(undefined))).toEqual(["spec"]));
+
   it.each([undefined, null, "text", [], {}, { metadata: 7 }])("is refused: %j", (object) => {
     expect(fieldsOf(object)).toEqual(["metadata"]);
   });
