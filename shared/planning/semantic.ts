@@ -12,15 +12,15 @@ const NOTHING_WHEN_EMPTY: ReadonlySet<string> = new Set([
 ]);
 
 /** Where KubeVirt, Kubernetes and CDI have a quantity: the field, or `*` for each, by the field that holds it. */
-const QUANTITIES: Readonly<Record<string, readonly string[]>> = {
-  requests: ["*"],
-  limits: ["*"],
-  memory: ["guest", "maxGuest"],
-  reservedOverhead: ["addedOverhead"],
-  emptyDisk: ["capacity"],
-  hostDisk: ["capacity"],
-  resourceFieldRef: ["divisor"],
-};
+const QUANTITIES: ReadonlyMap<string, readonly string[]> = new Map([
+  ["requests", ["*"]],
+  ["limits", ["*"]],
+  ["memory", ["guest", "maxGuest"]],
+  ["reservedOverhead", ["addedOverhead"]],
+  ["emptyDisk", ["capacity"]],
+  ["hostDisk", ["capacity"]],
+  ["resourceFieldRef", ["divisor"]],
+]);
 
 /** Whether two values at the same place mean the same. */
 export function isSame(a: unknown, b: unknown, path: Path): boolean {
@@ -55,7 +55,6 @@ function canonicalForm(value: unknown, path: Path): unknown {
 }
 
 function isQuantity(path: Path): boolean {
-  const [field, holder] = [path.at(-1), path.at(-2)];
-  if (holder === undefined || !Object.hasOwn(QUANTITIES, holder)) return false;
-  return QUANTITIES[holder]?.some((name) => name === "*" || name === field) === true;
+  const [field, holder = ""] = [path.at(-1), path.at(-2)];
+  return QUANTITIES.get(holder)?.some((name) => name === "*" || name === field) === true;
 }
