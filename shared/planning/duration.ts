@@ -25,8 +25,9 @@ export function parseDuration(text: string): number | undefined {
   let end = 0;
   while (end < unsigned.length) {
     PART.lastIndex = end;
-    const [part, amount, unit] = PART.exec(unsigned) ?? [];
-    if (part === undefined || unit === undefined) return undefined;
+    const match = PART.exec(unsigned);
+    if (match === null) return undefined;
+    const [part, amount, unit = ""] = match;
     nanoseconds += Number(amount) * (NANOSECONDS_A_UNIT[unit] ?? Number.NaN);
     end += part.length;
   }

@@ -71,5 +71,5 @@ const FIELD_LENGTH_MAX = 300;
 const MESSAGE_LENGTH_MAX = 200;
 
 function choices(texts: readonly string[]): string {
-  return texts.length < 2 ? texts.join() : `${texts.slice(0, -1).join(", ")} or ${texts.at(-1)}`;
+  return `${texts.slice(0, -1).join(", ")} or ${texts.at(-1)}`;
 }

@@ -2,7 +2,18 @@ import { describe, expect, it } from "vitest";
 import { announceAdvice, announceOverlap } from "../../shared/planning/advice.ts";
 import type { Pool, Vm } from "../../shared/planning/model.ts";
 import { judge } from "../../shared/planning/verdict.ts";
-import { aClaim, anOwner, aPool, aSpec, aVm, type Json, LABELS, OTHER_POOL_UID, someVms } from "../support/builders.ts";
+import {
+  aClaim,
+  anOwner,
+  aPool,
+  aSpec,
+  aVm,
+  type Json,
+  LABELS,
+  OTHER_POOL_UID,
+  POOL_UID,
+  someVms,
+} from "../support/builders.ts";
 import { planOf } from "./plans.ts";
 
 /** A pool whose instances have these labels, and which no pass has seen to in this generation. */
@@ -149,7 +160,16 @@ describe("machines of another pool that the selector matches", () => {
     ["belong to something else", others("db", { owners: [{ ...anOwner(OTHER_POOL_UID), kind: "Deployment" }] })],
     ["belong to an earlier pool of the name", others("web")],
     ["are on their way out", others("db", { terminating: true })],
+    [
+      "are the pool's own, under a name that is not its",
+      others("db", { owners: [{ ...anOwner(POOL_UID), name: "db" }] }),
+    ],
   ])("are not told of when they %s", (_what, vm) => expect(overlap(vm)).toEqual([]));
+
+  it("are not told of when the pool is illegal: whom it selects is not known", () => {
+    const illegal = aPool({ spec: { ...aSpec(), replicas: -1 } });
+    expect(announceOverlap(illegal, judge(illegal), [others("db")])).toEqual([]);
+  });
 
   it("are told of by the plan, and nothing is held for it", () => {
     const plan = planOf({ pool, vms: [...someVms(3), others("db")] });

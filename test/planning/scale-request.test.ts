@@ -17,6 +17,13 @@ describe("a request to scale", () => {
     expect(judgeAt({ requestedAt: NOW + offsetMs })).toBe(reason);
   });
 
+  it("is told how far from now it was made", () => {
+    const messageAt = (offsetMs: number) =>
+      judgeRequest(aRequest({ requestedAt: NOW + offsetMs }), { now: NOW, isReplay: false })?.message;
+    expect(messageAt(-61_400)).toBe("it was made 61 s ago, more than 60 s");
+    expect(messageAt(75_000)).toBe("it was made 75 s in the future");
+  });
+
   it("does not count when it was replayed, however fresh it looks", () => {
     expect(judgeAt({}, true)).toBe("replayed");
   });

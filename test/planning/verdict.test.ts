@@ -294,6 +294,11 @@ const ILLEGAL: readonly Illegal[] = [
       ],
     })),
   ),
+  {
+    it: "a field that every reader would lose",
+    spec: aSpec({ shiny: [{}, JSON.parse('{"__proto__": {}}')] }),
+    says: ['spec.shiny[1]: has a field "__proto__", which no object can have: take it out'],
+  },
   { it: "paused in words", spec: aSpec({ paused: "yes" }), says: ['spec.paused: must be true or false, not "yes"'] },
 ];
 
