@@ -200,7 +200,10 @@ describe("the hash", () => {
   });
 
   it("is what arithmetic of 64 bits gives, whatever the text", () => {
-    fc.assert(fc.property(fc.string({ unit: "binary", maxLength: 300 }), (text) => fnv1a(text) === plainHash(text)));
+    // Any sign, halves of characters among them. The library's own list of them takes seconds to make.
+    const sign = fc.integer({ min: 0, max: 0x10_ffff }).map((point) => String.fromCodePoint(point));
+    const texts = fc.array(sign, { maxLength: 300 }).map((signs) => signs.join(""));
+    fc.assert(fc.property(texts, (text) => fnv1a(text) === plainHash(text)));
   });
 
   it("is 16 hexadecimal digits", () => {
