@@ -168,33 +168,33 @@ function valueProblems(values: readonly string[], field: string): Problem[] {
 
 /** A sign is no part of a label value, so no number below 0 can be asked for. */
 function integerProblems(operator: string, values: readonly string[], field: string): Problem[] {
-  const [value] = values;
-  if (values.length === 1 && value !== undefined && /^\d/.test(value) && integerOf(value) !== undefined) return [];
-  const given = value !== undefined && values.length === 1 ? quoted(value) : `${values.length} values`;
+  const [value = ""] = values;
+  if (values.length === 1 && /^\d/.test(value) && typeof integerOf(value) === "bigint") return [];
+  const given = values.length === 1 ? quoted(value) : `${values.length} values`;
   const message = `must be exactly one integer from 0 when operator is ${operator}, such as ["4"], not ${given}`;
   return [{ field, message }];
 }
 
-/** An int64 in decimal digits, as the API reads one; undefined for anything else. */
-function integerOf(text: string): bigint | undefined {
-  if (!/^[+-]?\d{1,63}$/.test(text)) return undefined;
-  const value = BigInt(text.replace(/^\+/, ""));
-  return value > INTEGER_MAX || value < -INTEGER_MAX - 1n ? undefined : value;
+/** An int64 in decimal digits, as the API reads one; NaN, which is neither more nor less than any, for anything else. */
+function integerOf(text: string): bigint | number {
+  if (!/^[+-]?\d{1,63}$/.test(text)) return Number.NaN;
+  const value = BigInt(text);
+  return value > INTEGER_MAX || value < -INTEGER_MAX - 1n ? Number.NaN : value;
 }
 
-function isGreater(value: string | undefined, than: string | undefined): boolean {
-  const [a, b] = [integerOf(value ?? ""), integerOf(than ?? "")];
-  return a !== undefined && b !== undefined && a > b;
+function isGreater(value = "", than = ""): boolean {
+  return integerOf(value) > integerOf(than);
 }
 
 function holds({ key, operator, values }: Requirement | Comparison, labels: Labels): boolean {
   const value = Object.hasOwn(labels, key) ? labels[key] : undefined;
+  const isListed = value !== undefined && values.includes(value);
   switch (operator) {
     case "Equals":
     case "In":
-      return value !== undefined && values.includes(value);
+      return isListed;
     case "NotIn":
-      return value === undefined || !values.includes(value);
+      return !isListed;
     case "Exists":
       return value !== undefined;
     case "DoesNotExist":

@@ -125,6 +125,9 @@ describe("the pool of a revision", () => {
   it.each([
     ["web-1", ["web"]],
     ["web-1-0badcafe", ["web"]],
+    ["web-12-0badcafe", ["web"]],
+    ["web-1-0badcafe1", []],
+    ["web-1-0badcafe-x", []],
     ["web-1-7", ["web-1"]],
     ["web-1-12345678", ["web", "web-1"]],
     ["web", []],

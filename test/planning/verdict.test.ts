@@ -521,6 +521,16 @@ describe("a selector", () => {
     { it: "a value of 64 characters", selector: { matchLabels: { a: "v".repeat(64) } }, field: "f.matchLabels.a" },
     { it: "a value that would split the text", selector: { matchLabels: { a: "x,b=y" } }, field: "f.matchLabels.a" },
     {
+      it: "an expression with an impossible key",
+      selector: { matchExpressions: [{ key: "a b", operator: "Exists" }] },
+      field: "f.matchExpressions[0].key",
+    },
+    {
+      it: "an expression with an impossible value",
+      selector: { matchExpressions: [{ key: "a", operator: "In", values: ["x", "y,z"] }] },
+      field: "f.matchExpressions[0].values",
+    },
+    {
       it: "Exists with values",
       selector: { matchExpressions: [{ key: "a", operator: "Exists", values: ["x"] }] },
       field: "f.matchExpressions[0].values",
