@@ -20,12 +20,12 @@ export const admissionReviewSchema = z.object({
 });
 export type AdmissionRequest = z.output<typeof admissionReviewSchema>["request"];
 
-/** The change that a request announces; undefined when it is a dry run, not of our kinds, or our own write to a machine. */
+/** The change that a request announces; undefined when it is a dry run, not of our kinds, or a write of our own. */
 export function changeOf(request: AdmissionRequest): Change | undefined {
   const kind = changedKind(request.resource.group, request.resource.resource);
   if (kind === undefined || request.namespace === undefined || request.dryRun === true) return undefined;
-  if (isOwnWrite(kind, request.userInfo?.groups)) return undefined;
-  const { namespace, object, oldObject, subResource } = request;
+  const { namespace, object, oldObject, subResource, userInfo } = request;
+  if (isOwnWrite({ kind, subresource: subResource, groups: userInfo?.groups })) return undefined;
   const name = request.name === "" ? undefined : request.name;
   return { kind, namespace, name, statusOnly: subResource === "status", object, oldObject };
 }

@@ -1,6 +1,6 @@
-/** Audit events (audit.k8s.io/v1) as the API server's webhook backend sends them. A hint each: bodies are not needed. */
+/** Audit events (audit.k8s.io/v1) as the API server's webhook backend sends them and the log services of clouds keep them. A hint each: bodies are not needed. */
 import * as z from "zod";
-import { type Change, changedKind, isOwnWrite } from "./changes.ts";
+import { changedKind, isOwnWrite, type Reading } from "./changes.ts";
 
 export const eventListSchema = z.object({
   apiVersion: z.literal("audit.k8s.io/v1"),
@@ -28,20 +28,19 @@ const auditEventSchema = z.object({
 
 const WRITE_VERBS = new Set(["create", "update", "patch", "delete", "deletecollection"]);
 
-/** The change that an audit event tells of; `ignored` when it tells of none that matters, `bad` when it is not an audit event. */
-export function readAuditEvent(event: unknown): Change | "ignored" | "bad" {
+/** The change that an audit event tells of. */
+export function readAuditEvent(event: unknown): Reading {
   const parsed = auditEventSchema.safeParse(event);
   if (!parsed.success) return "bad";
   const { stage, verb, requestURI, user, objectRef, responseStatus } = parsed.data;
   const isDone = stage === "ResponseComplete" && (responseStatus?.code ?? 500) < 300;
   if (!isDone || !WRITE_VERBS.has(verb) || isDryRun(requestURI)) return "ignored";
   const kind = changedKind(objectRef?.apiGroup ?? "", objectRef?.resource ?? "");
-  const { namespace, name } = objectRef ?? {};
+  const { namespace, name, subresource } = objectRef ?? {};
   // A collection has no name: what it was about is left to resync.
   if (kind === undefined || namespace === undefined || name === undefined) return "ignored";
-  if (isOwnWrite(kind, user?.groups)) return "ignored";
-  const statusOnly = objectRef?.subresource === "status";
-  return { kind, namespace, name, statusOnly, object: undefined, oldObject: undefined };
+  if (isOwnWrite({ kind, subresource, groups: user?.groups })) return "ignored";
+  return { kind, namespace, name, statusOnly: subresource === "status", object: undefined, oldObject: undefined };
 }
 
 function isDryRun(requestUri: string): boolean {

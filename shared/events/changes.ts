@@ -3,6 +3,7 @@ import * as z from "zod";
 import { canonicalJson } from "../planning/json.ts";
 import { isPoolOwner, parsePool, parseVm } from "../planning/model.ts";
 import { OBJECT_NAME, POOL_GROUP, POOL_KIND, REVISION_LABEL } from "../planning/names.ts";
+import type { Outgoing } from "./wake-ups.ts";
 
 /** The kinds whose changes matter to pools, by API group and plural. */
 const KINDS = {
@@ -32,6 +33,9 @@ export interface Change {
   readonly oldObject: unknown;
 }
 
+/** What a reader makes of one event: a change; `ignored` when it tells of none that matters; `bad` when it is not of the format. */
+export type Reading = Change | "ignored" | "bad";
+
 /** A pool that may need a look. */
 export interface Hint {
   readonly namespace: string;
@@ -40,9 +44,20 @@ export interface Hint {
   readonly cause: ChangedKind;
 }
 
-/** Our own write to a machine or an instance: a pass that acted looks again by itself. */
-export function isOwnWrite(kind: ChangedKind, groups: readonly string[] | null | undefined): boolean {
-  return (kind === "vm" || kind === "instance") && groups?.some((group) => OWN_GROUPS.includes(group)) === true;
+/** Who wrote to what. */
+export interface Write {
+  readonly kind: ChangedKind;
+  readonly subresource: string | undefined;
+  readonly groups: readonly string[] | null | undefined;
+}
+
+/**
+ * Our own write of which nobody need be told: to a machine, an instance, or a pool itself, which is a claim. A pass that acted
+ * looks again by itself. Not to a pool's status or scale: these are other functions'.
+ */
+export function isOwnWrite({ kind, subresource, groups }: Write): boolean {
+  if (groups?.some((group) => OWN_GROUPS.includes(group)) !== true) return false;
+  return kind === "vm" || kind === "instance" || (kind === "pool" && (subresource ?? "") === "");
 }
 
 /** What kind of object the plural of a group is; undefined when it does not matter to pools. */
@@ -67,6 +82,14 @@ export function hintsFor(change: Change): readonly Hint[] {
   const cause = change.kind === "vm" && change.statusOnly ? "instance" : change.kind;
   const named = [...pools].filter((name) => OBJECT_NAME.test(name));
   return named.map((name) => ({ namespace: change.namespace, name, cause }));
+}
+
+/** The wake-ups for changes seen from outside: one of each pool and cause, however often it is told of. The cluster is the sender's, whatever the events say. */
+export function wakeUpsFor(cluster: string, changes: readonly Change[], seenAtMs: number): readonly Outgoing[] {
+  const hints = new Map(
+    changes.flatMap(hintsFor).map((hint) => [`${hint.namespace}/${hint.name}/${hint.cause}`, hint]),
+  );
+  return [...hints.values()].map((hint) => ({ wakeUp: { version: 1, cluster, ...hint, attempt: 0 }, seenAtMs }));
 }
 
 const objectSchema = z.object({

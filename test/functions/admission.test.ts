@@ -181,8 +181,9 @@ describe("a notice", () => {
     expect(mailbox.sent.map(({ wakeUp }) => wakeUp.name)).toEqual(["web", "web"]);
   });
 
+  const ourselves = { username: "functions", groups: ["vmpool-functions"] };
+
   it("of our own write to a machine wakes nobody: the pass looks again by itself", async () => {
-    const userInfo = { username: "functions", groups: ["vmpool-functions"] };
     const { mailbox } = await review(
       aReview({
         resource: VMS,
@@ -190,10 +191,25 @@ describe("a notice", () => {
         operation: "DELETE",
         object: null,
         oldObject: machine("True"),
-        userInfo,
+        userInfo: ourselves,
       }),
     );
     expect(mailbox.sent).toEqual([]);
+  });
+
+  const claimed = (nonce: string) => ({
+    ...aPool(),
+    metadata: { ...aPool().metadata, annotations: { "vmpool-functions/pass": `{"nonce":"${nonce}"}` } },
+  });
+
+  it.each([
+    ["our own claim wakes nobody", { userInfo: ourselves }, []],
+    ["a claim that somebody else writes wakes the pool", {}, ["passes", "late"]],
+    ["a scale of our own wakes the pool", { userInfo: ourselves, subResource: "scale" }, ["passes", "late"]],
+    ["a status of our own wakes the pool", { userInfo: ourselves, subResource: "status" }, ["passes", "late"]],
+  ])("of %s", async (_what, fields, queues) => {
+    const { mailbox } = await review(aReview({ object: claimed("2"), oldObject: claimed("1"), ...fields }));
+    expect(mailbox.sent.map(({ queue }) => queue)).toEqual(queues);
   });
 
   it("lets the write through when the queue is down", async () => {
