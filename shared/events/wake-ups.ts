@@ -43,8 +43,8 @@ export type Outgoing =
   | { readonly wakeUp: WakeUp; readonly seenAtMs: undefined };
 
 /** Sends wake-ups; what could not be sent comes back. */
-export interface WakeUps {
-  send(queue: QueueName, outgoing: readonly Outgoing[]): Promise<readonly Outgoing[]>;
+export interface WakeUps<Q extends QueueName = QueueName> {
+  send(queue: Q, outgoing: readonly Outgoing[]): Promise<readonly Outgoing[]>;
 }
 
 /** One message group a pool: the lower-case hex SHA-256 of `cluster/namespace/name`. */
@@ -58,12 +58,12 @@ export function deduplicationIdOf({ wakeUp, seenAtMs }: Outgoing): string {
   return `${groupIdOf(wakeUp)}.${Math.floor(seenAtMs / BUCKET_MS)}.${isWide(wakeUp.cause) ? "vm" : "other"}`;
 }
 
-/** The publisher on AWS. */
-export function createSqsWakeUps(
-  queueUrls: Readonly<Record<QueueName, string>>,
+/** The publisher on AWS, for the queues whose URLs it is given. */
+export function createSqsWakeUps<Q extends QueueName>(
+  queueUrls: Readonly<Record<Q, string>>,
   client: Pick<SQSClient, "send"> = new SQSClient({}),
-): WakeUps {
-  const sendBatch = async (queue: QueueName, batch: readonly Outgoing[]): Promise<readonly Outgoing[]> => {
+): WakeUps<Q> {
+  const sendBatch = async (queue: Q, batch: readonly Outgoing[]): Promise<readonly Outgoing[]> => {
     const Entries = batch.map((outgoing, index) => ({
       Id: String(index),
       MessageBody: JSON.stringify(outgoing.wakeUp),

@@ -1,6 +1,7 @@
 /** The one reader of process.env: what a deployed function must be told. */
 import * as z from "zod";
 import { parseJson } from "../planning/json.ts";
+import { CLUSTER_NAME } from "../planning/names.ts";
 
 /** Where the registry of clusters is: a local file, or SSM parameters below a prefix. */
 const registry = {
@@ -40,7 +41,10 @@ export const reconcileConfigSchema = z
   .refine(hasOneRegistry, ONE_REGISTRY);
 export const statusConfigSchema = z.object(common).refine(hasOneRegistry, ONE_REGISTRY);
 export const admissionConfigSchema = statusConfigSchema;
-export const webhookConfigSchema = statusConfigSchema;
+/** It never looks later: what it tells of has happened. */
+export const webhookConfigSchema = z
+  .object({ ...registry, PASSES_QUEUE_URL: queues.PASSES_QUEUE_URL })
+  .refine(hasOneRegistry, ONE_REGISTRY);
 export const scaleConfigSchema = statusConfigSchema;
 export const fleetConfigSchema = z.object(registry).refine(hasOneRegistry, ONE_REGISTRY);
 export const resyncConfigSchema = z
@@ -52,9 +56,9 @@ export const resyncConfigSchema = z
   .refine(hasOneRegistry, ONE_REGISTRY);
 
 /** Log group of CloudWatch Logs → name of the cluster in the registry, where that is not the cluster's name in EKS. */
-const auditClustersSchema = z.record(z.string().min(1), z.string().min(1));
+const auditClustersSchema = z.record(z.string().min(1), z.string().regex(CLUSTER_NAME));
 export const auditConfigSchema = z.object({
-  ...queues,
+  PASSES_QUEUE_URL: queues.PASSES_QUEUE_URL,
   AUDIT_CLUSTERS: z
     .string()
     .default("{}")

@@ -105,9 +105,12 @@ it.each([
   expect(readConfig(auditConfigSchema, env).AUDIT_CLUSTERS).toEqual(clusters);
 });
 
-it.each(["", "west", "[]", '{"/aws/eks/prod/cluster":1}'])("refuses AUDIT_CLUSTERS=%j", (text) => {
-  expect(() => readConfig(auditConfigSchema, { ...COMMON, AUDIT_CLUSTERS: text })).toThrow(/^AUDIT_CLUSTERS: [^;]+$/);
-});
+it.each(["", "west", "[]", '{"/aws/eks/prod/cluster":1}', '{"/aws/eks/prod/cluster":"West_1"}'])(
+  "refuses AUDIT_CLUSTERS=%j",
+  (text) => {
+    expect(() => readConfig(auditConfigSchema, { ...COMMON, AUDIT_CLUSTERS: text })).toThrow(/^AUDIT_CLUSTERS: [^;]+$/);
+  },
+);
 
 it("gathers all that is wrong before it complains", () => {
   const complaint = complaintAbout({ PASSES_QUEUE_URL: "s3cr3t", STOPPED: "s3cr3t", DEPLOYMENT: "" });
