@@ -1,27 +1,45 @@
 /** The events webhook: verifies the sender, recognises the format, wakes pools. Never calls a cluster. */
+import { isAcceptedServer, isForbiddenAddress } from "../shared/clusters/access.ts";
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
 import { type ClusterWebhook, openRegistry } from "../shared/clusters/registry.ts";
 import { eventListSchema, readAuditEvent } from "../shared/events/audit.ts";
-import { type Change, type Hint, hintsFor } from "../shared/events/changes.ts";
-import { findCloudEvents, readCloudEvent } from "../shared/events/cloud-events.ts";
+import { type Change, type Reading, wakeUpsFor } from "../shared/events/changes.ts";
+import { cloudEventMode, findCloudEvents, readCloudEvent } from "../shared/events/cloud-events.ts";
+import {
+  createKeyReader,
+  type IssuerKeys,
+  judgeToken,
+  type KeyCache,
+  type TokenVerdict,
+} from "../shared/events/oidc.ts";
+import { findPushed, readLogEntry } from "../shared/events/pub-sub.ts";
 import { bearerTokenOf, isKnownSecret } from "../shared/events/signatures.ts";
-import { createSqsWakeUps, type Outgoing, type WakeUps } from "../shared/events/wake-ups.ts";
+import { isSigned, type SignedMessage } from "../shared/events/standard-webhooks.ts";
+import { createSqsWakeUps, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parseJson } from "../shared/planning/json.ts";
+import { CLUSTER_NAME } from "../shared/planning/names.ts";
 import { readConfig, webhookConfigSchema } from "../shared/runtime/config.ts";
 import { type HttpAnswer, httpEventSchema, json, problem, readBody } from "../shared/runtime/http.ts";
-import { createLogger, type Logger } from "../shared/runtime/logger.ts";
+import { createLogger, describeError, type Logger } from "../shared/runtime/logger.ts";
 import { once } from "../shared/runtime/once.ts";
 import { createStack } from "../shared/runtime/stack.ts";
 
+/** Knative and the audit backend send again what is answered so; neither does after a bare 500. */
+const RETRY = { "retry-after": "1" };
+/** Of the API server's batches, and of Pub/Sub's messages, which hold one event of the same kind. */
 const AUDIT_BYTES_MAX = 3 * 1024 * 1024;
 const EVENT_BYTES_MAX = 256 * 1024;
 const ACCEPTED =
-  "send a CloudEvent (binary, structured or batch) or a Kubernetes audit EventList of audit.k8s.io/v1, as JSON";
+  "send a CloudEvent (binary, structured or batch), a Kubernetes audit EventList of audit.k8s.io/v1, or a Pub/Sub push of a LogEntry, as JSON";
+/** The form of an origin in the CloudEvents webhook handshake: a host name. */
+const ORIGIN = /^[\w.:-]{1,253}$/;
 
 export interface WebhookDeps {
   /** Who may send events, by cluster. */
   readonly webhooks: EntryCache<ClusterWebhook | undefined>;
-  readonly wakeUps: WakeUps;
+  /** What the issuers of senders' tokens have published. */
+  readonly keys: KeyCache;
+  readonly wakeUps: WakeUps<"passes">;
   /** Epoch milliseconds. */
   readonly now: () => number;
   readonly logger: Logger;
@@ -32,21 +50,53 @@ export function createWebhook(deps: () => WebhookDeps) {
   return createStack(
     { name: "webhook", event: httpEventSchema, logger: () => deps().logger },
     async (event): Promise<HttpAnswer> => {
+      if (event.requestContext.http.method === "OPTIONS") return shakeHands(event.headers);
       const cluster = event.pathParameters?.["cluster"] ?? "";
-      const { webhooks, logger } = deps();
-      if (!isKnownSecret(bearerTokenOf(event.headers["authorization"]), (await webhooks.find(cluster))?.bearer)) {
-        webhooks.refuse(cluster);
-        logger.warn("events were not authorized", { cluster: cluster.slice(0, 63) });
-        return problem(401, "a bearer token of this cluster is needed", { "www-authenticate": "Bearer" });
-      }
-      const body = readBody(event, AUDIT_BYTES_MAX);
-      if (body === undefined) return problem(413, `the body exceeds ${AUDIT_BYTES_MAX} bytes`);
-      const recognised = recognise(event.headers, body);
-      if (recognised === "tooLarge") return problem(413, `the body of a CloudEvent exceeds ${EVENT_BYTES_MAX} bytes`);
+      const bytesMax = cloudEventMode(event.headers) === undefined ? AUDIT_BYTES_MAX : EVENT_BYTES_MAX;
+      const body = readBody(event, bytesMax);
+      if (body === undefined) return problem(413, `the body exceeds ${bytesMax} bytes`);
+      const proof = await prove(cluster, { headers: event.headers, body }, deps());
+      if (proof !== "valid") return turnAway(cluster, proof, deps());
+      const recognised = recognise(event.headers, body.toString("utf8"));
       if (recognised === undefined) return problem(400, `the format is not recognised: ${ACCEPTED}`);
       return wake(cluster, recognised, deps());
     },
   );
+}
+
+/** CloudEvents' protection against abuse: tells a sender that events are expected here, and proves nothing of who he is. */
+function shakeHands(headers: Readonly<Record<string, string>>): HttpAnswer {
+  const origin = headers["webhook-request-origin"] ?? "";
+  if (!ORIGIN.test(origin))
+    return problem(400, "WebHook-Request-Origin has to be the name of a host", { allow: "POST" });
+  const granted = { "webhook-allowed-origin": origin, "webhook-allowed-rate": "*" };
+  return { statusCode: 200, headers: { allow: "POST", ...granted }, body: "" };
+}
+
+/** Any one proof that the cluster's registration asks for is enough. The body is bytes until then. */
+async function prove(
+  cluster: string,
+  message: SignedMessage,
+  { webhooks, keys, now }: WebhookDeps,
+): Promise<TokenVerdict> {
+  // What is no name is registered nowhere, and is not looked up.
+  const rules = CLUSTER_NAME.test(cluster) ? await webhooks.find(cluster) : undefined;
+  if (rules === undefined) return "invalid";
+  const token = bearerTokenOf(message.headers["authorization"]);
+  if (isKnownSecret(token, rules.bearer) || isSigned(message, rules.standardWebhooks, now())) return "valid";
+  if (rules.oidc === undefined) return "invalid";
+  return judgeToken(token, rules.oidc, { keys, nowMs: now() });
+}
+
+function turnAway(cluster: string, proof: TokenVerdict, { webhooks, logger }: WebhookDeps): HttpAnswer {
+  const fields = { cluster: cluster.slice(0, 63) };
+  if (proof === "unavailable") {
+    logger.error("keys of the issuer are missing", fields);
+    return problem(503, "the keys of the token's issuer cannot be had: send the same request again", RETRY);
+  }
+  webhooks.refuse(cluster);
+  logger.warn("events were not authorized", fields);
+  return problem(401, "a proof of being this cluster's sender is needed", { "www-authenticate": "Bearer" });
 }
 
 interface Recognised {
@@ -54,18 +104,18 @@ interface Recognised {
   readonly bad: number;
 }
 
-/** One recogniser a format; undefined when none takes it. */
-function recognise(headers: Readonly<Record<string, string>>, body: Buffer): Recognised | "tooLarge" | undefined {
-  const text = body.toString("utf8");
+/** One recogniser a format, in an order in which none takes what is another's; undefined when none takes it. */
+function recognise(headers: Readonly<Record<string, string>>, text: string): Recognised | undefined {
   const cloudEvents = findCloudEvents(headers, text);
-  if (cloudEvents !== undefined) {
-    return body.length > EVENT_BYTES_MAX ? "tooLarge" : sortRead(cloudEvents.map(readCloudEvent));
-  }
-  const audit = eventListSchema.safeParse(parseJson(text));
-  return audit.success ? sortRead(audit.data.items.map(readAuditEvent)) : undefined;
+  if (cloudEvents !== undefined) return sort(cloudEvents.map(readCloudEvent));
+  const body = parseJson(text);
+  const audit = eventListSchema.safeParse(body);
+  if (audit.success) return sort(audit.data.items.map(readAuditEvent));
+  const pushed = findPushed(body);
+  return pushed === undefined ? undefined : sort([readLogEntry(pushed.entry)]);
 }
 
-function sortRead(read: readonly (Change | "ignored" | "bad")[]): Recognised | undefined {
+function sort(read: readonly Reading[]): Recognised | undefined {
   const bad = read.filter((entry) => entry === "bad").length;
   // Nothing in it is what it says it is: the sender must hear of that.
   if (bad > 0 && bad === read.length) return undefined;
@@ -77,35 +127,37 @@ async function wake(
   { changes, bad }: Recognised,
   { wakeUps, now, logger }: WebhookDeps,
 ): Promise<HttpAnswer> {
-  const seenAtMs = now();
-  const hints = uniqueHints(changes.flatMap(hintsFor));
-  const outgoing = hints.map(
-    ({ namespace, name, cause }): Outgoing => ({
-      wakeUp: { version: 1, cluster, namespace, name, cause, attempt: 0 },
-      seenAtMs,
-    }),
-  );
+  const outgoing = wakeUpsFor(cluster, changes, now());
   const unsent = outgoing.length === 0 ? [] : await wakeUps.send("passes", outgoing);
   if (bad > 0) logger.warn("events could not be read", { cluster, bad });
   if (unsent.length === 0) return json(202, { woken: outgoing.length, unreadable: bad });
   logger.error("wake-ups could not be sent", { cluster, unsent: unsent.length });
-  return problem(503, "the wake-ups could not be queued: send the same request again", { "retry-after": "1" });
+  return problem(503, "the wake-ups could not be queued: send the same request again", RETRY);
 }
 
-/** A batch tells of one pool many times; one wake-up of each cause is enough. */
-function uniqueHints(hints: readonly Hint[]): readonly Hint[] {
-  return [...new Map(hints.map((hint) => [`${hint.namespace}/${hint.name}/${hint.cause}`, hint])).values()];
+/** The keys of issuers, each looked up once a minute at most, whoever asks. */
+export function createIssuerKeys(now: () => number, logger: Logger): KeyCache {
+  const read = createKeyReader({
+    isAcceptedUrl: isAcceptedServer,
+    isForbiddenAddress,
+    now,
+    onFailure: (issuer, error) =>
+      logger.warn("keys of an issuer could not be fetched", { issuer, ...describeError(error) }),
+  });
+  return createEntryCache<IssuerKeys | undefined>(read, now);
 }
 
 /** The parts that this function has on AWS, made once an instance. */
 function productionDeps(): WebhookDeps {
   const config = readConfig(webhookConfigSchema);
   const registry = openRegistry(config);
+  const logger = createLogger("webhook");
   return {
     webhooks: createEntryCache((name) => registry.webhook(name), Date.now),
-    wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
+    keys: createIssuerKeys(Date.now, logger),
+    wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL }),
     now: Date.now,
-    logger: createLogger("webhook"),
+    logger,
   };
 }
 

@@ -39,7 +39,7 @@ FORBIDDEN_ADDRESSES.addSubnet("::a9fe:0", 112, "ipv6");
 FORBIDDEN_ADDRESSES.addAddress("::", "ipv6");
 const FORBIDDEN_NAME = /^(metadata|instance-data)(\.|$)/i;
 
-/** Whether a cluster may be reached there: https, verified, and no address of the cloud that runs the functions. */
+/** Whether a function may call there on the word of a registration, or of an issuer: https, verified, and no address of the cloud that runs the functions. */
 export function isAcceptedServer(value: string): boolean {
   if (!URL.canParse(value)) return false;
   const url = new URL(value);

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { describeProblems } from "../planning/errors.ts";
 import { parseJson } from "../planning/json.ts";
 import { CLUSTER_NAME } from "../planning/names.ts";
-import { accessSchema, type ClusterAccess } from "./access.ts";
+import { accessSchema, type ClusterAccess, isAcceptedServer } from "./access.ts";
 import { RegistryError, type RegistryPart, type RegistrySource } from "./registry-source.ts";
 import { createSsmSource } from "./registry-ssm.ts";
 
@@ -12,11 +12,31 @@ export { RegistryError } from "./registry-source.ts";
 
 const sha256Hex = z.string().regex(/^[0-9a-f]{64}$/, "expected a lower-case hex SHA-256");
 
+/** As Standard Webhooks writes a secret: `whsec_` and 24 to 64 bytes in base64. */
+const signingSecret = z
+  .string()
+  .regex(/^whsec_[A-Za-z0-9+/]{32,88}={0,2}$/, "expected whsec_ and base64")
+  .refine((text) => {
+    const encoded = text.slice("whsec_".length);
+    const bytes = Buffer.from(encoded, "base64");
+    return bytes.length >= 24 && bytes.length <= 64 && bytes.toString("base64") === encoded;
+  }, "expected whsec_ and 24 to 64 bytes in base64");
+
+const oidcSchema = z.strictObject({
+  /** As it stands in the tokens; its keys are found by its discovery document. */
+  issuer: z
+    .string()
+    .max(500)
+    .refine(isAcceptedServer, "expected an https URL without credentials, query, link-local or metadata address"),
+  audience: z.string().min(1).max(500),
+  subject: z.string().min(1).max(500),
+});
+
 /** What may send events for a cluster. Every list may hold two values, so that a secret can be changed without a gap. */
 export const webhookSchema = z.strictObject({
-  standardWebhooks: z.array(z.string().startsWith("whsec_")).max(2).optional(),
+  standardWebhooks: z.array(signingSecret).max(2).optional(),
   bearer: z.array(sha256Hex).max(2).optional(),
-  oidc: z.strictObject({ issuer: z.url(), audience: z.string().min(1), subject: z.string().min(1) }).optional(),
+  oidc: oidcSchema.optional(),
   path: z.array(sha256Hex).max(2).optional(),
 });
 export type ClusterWebhook = z.infer<typeof webhookSchema>;

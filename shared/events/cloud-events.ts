@@ -1,7 +1,7 @@
 /** CloudEvents 1.0 over HTTP, in the three modes of its binding, as Knative's ApiServerSource and others send them. */
 import * as z from "zod";
 import { isRecord, parseJson } from "../planning/json.ts";
-import { type Change, changedKind } from "./changes.ts";
+import { changedKind, type Reading } from "./changes.ts";
 
 const BATCH_MAX = 1_000;
 
@@ -35,24 +35,31 @@ const PLURALS: Readonly<Record<string, string>> = {
   DataVolume: "datavolumes",
 };
 
-/** The events of a request, unread; undefined when it is no CloudEvent. */
-export function findCloudEvents(
-  headers: Readonly<Record<string, string>>,
-  body: string,
-): readonly unknown[] | undefined {
+type Headers = Readonly<Record<string, string>>;
+
+/** In which mode the headers announce CloudEvents; undefined when they announce none. */
+export function cloudEventMode(headers: Headers): "batch" | "structured" | "binary" | undefined {
   const contentType = (headers["content-type"] ?? "").toLowerCase();
-  if (contentType.startsWith("application/cloudevents-batch+json")) {
+  if (contentType.startsWith("application/cloudevents-batch+json")) return "batch";
+  if (contentType.startsWith("application/cloudevents+json")) return "structured";
+  return headers["ce-specversion"] === undefined ? undefined : "binary";
+}
+
+/** The events of a request, unread; undefined when it is no CloudEvent. */
+export function findCloudEvents(headers: Headers, body: string): readonly unknown[] | undefined {
+  const mode = cloudEventMode(headers);
+  if (mode === undefined) return undefined;
+  if (mode === "batch") {
     const batch = parseJson(body);
     return Array.isArray(batch) ? batch.slice(0, BATCH_MAX) : [undefined];
   }
-  if (contentType.startsWith("application/cloudevents+json")) return [parseJson(body)];
-  if (headers["ce-specversion"] === undefined) return undefined;
+  if (mode === "structured") return [parseJson(body)];
   const attributes = Object.entries(headers).filter(([name]) => name.startsWith("ce-"));
   return [{ ...Object.fromEntries(attributes.map(([name, value]) => [name.slice(3), value])), data: parseJson(body) }];
 }
 
-/** The change that a CloudEvent tells of; `ignored` when it tells of none that matters, `bad` when it is not a CloudEvent. */
-export function readCloudEvent(event: unknown): Change | "ignored" | "bad" {
+/** The change that a CloudEvent tells of. */
+export function readCloudEvent(event: unknown): Reading {
   const parsed = attributesSchema.safeParse(event);
   if (!parsed.success) return "bad";
   const attributes = parsed.data;

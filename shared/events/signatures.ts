@@ -8,6 +8,8 @@ export function hashSecret(secret: string): string {
 
 /** Whether the secret is one of those whose hashes are registered; all are compared, whichever matches. */
 export function isKnownSecret(secret: string, hashes: readonly string[] | undefined): boolean {
+  // Nothing is no secret, even where its hash is registered.
+  if (secret === "") return false;
   const given = Buffer.from(hashSecret(secret));
   let known = false;
   for (const hash of hashes ?? []) {

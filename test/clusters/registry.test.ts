@@ -1,7 +1,7 @@
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as fc from "fast-check";
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { accessSchema, type ServerAccess } from "../../shared/clusters/access.ts";
 import { createDirectory } from "../../shared/clusters/directory.ts";
 import { createEntryCache } from "../../shared/clusters/entry-cache.ts";
@@ -114,6 +114,44 @@ it("keeps what may send events apart from what reaches the cluster: one may be w
   await expect(registry.webhook("west")).rejects.toThrow("clusters.west.webhook.bearer: ");
   expect(await registry.webhook("east")).toEqual({ bearer: ["0".repeat(64)] });
   await expect(registry.access("east")).rejects.toThrow("clusters.east.access.auth: ");
+});
+
+describe("what may send events", () => {
+  const signing = (bytes: number) => `whsec_${Buffer.alloc(bytes, 7).toString("base64")}`;
+  const oidc = {
+    issuer: "https://oidc.example/id/1",
+    audience: "vmpool-functions",
+    subject: "system:serviceaccount:a:b",
+  };
+  const hash = "0".repeat(64);
+
+  it.each<[string, object]>([
+    ["two secrets to sign with", { standardWebhooks: [signing(24), signing(64)] }],
+    ["two hashes of tokens", { bearer: [hash, hash], path: [hash, hash] }],
+    ["an issuer with a path", { oidc }],
+    ["nothing", {}],
+  ])("is %s", async (_what, webhook) => {
+    expect(await aRegistryOf({ clusters: { west: { access: ACCESS, webhook } } }).webhook("west")).toEqual(webhook);
+  });
+
+  it.each<[string, object, string]>([
+    ["a third secret", { standardWebhooks: [signing(24), signing(32), signing(40)] }, "standardWebhooks"],
+    ["a secret that is too short", { standardWebhooks: [signing(23)] }, "standardWebhooks.0"],
+    ["a secret that is too long", { standardWebhooks: [signing(65)] }, "standardWebhooks.0"],
+    ["a secret that is no base64", { standardWebhooks: [`whsec_${"-".repeat(32)}`] }, "standardWebhooks.0"],
+    ["a secret without its padding", { standardWebhooks: [signing(32).replace("=", "")] }, "standardWebhooks.0"],
+    ["a secret without its prefix", { standardWebhooks: [signing(24).slice(6)] }, "standardWebhooks.0"],
+    ["a token in the place of its hash", { bearer: [SECRET] }, "bearer.0"],
+    ["an issuer over http", { oidc: { ...oidc, issuer: "http://oidc.example" } }, "oidc.issuer"],
+    ["an issuer at a metadata address", { oidc: { ...oidc, issuer: "https://169.254.169.254" } }, "oidc.issuer"],
+    ["an issuer with a query", { oidc: { ...oidc, issuer: "https://oidc.example/?a=b" } }, "oidc.issuer"],
+    ["no audience", { oidc: { ...oidc, audience: "" } }, "oidc.audience"],
+    ["any subject", { oidc: { ...oidc, subject: undefined } }, "oidc.subject"],
+  ])("is not %s", async (_what, webhook, field) => {
+    const reading = aRegistryOf({ clusters: { west: { access: ACCESS, webhook } } }).webhook("west");
+    await expect(reading).rejects.toThrow(`clusters.west.webhook.${field}: `);
+    await expect(reading).rejects.not.toThrow(SECRET);
+  });
 });
 
 it.each([

@@ -1,7 +1,9 @@
 /** Rules of the functions, as their triggers call them: events of every sort in, answers, wake-ups, log lines and requests to clusters out. */
 import assert from "node:assert/strict";
+import { gunzipSync, gzipSync } from "node:zlib";
 import * as fc from "fast-check";
 import { createAdmission } from "../../functions/admission.ts";
+import { createAudit } from "../../functions/audit.ts";
 import { createFleet } from "../../functions/fleet.ts";
 import { createReconcile } from "../../functions/reconcile.ts";
 import { createResync } from "../../functions/resync.ts";
@@ -9,6 +11,7 @@ import { createScale } from "../../functions/scale.ts";
 import { createStatus } from "../../functions/status.ts";
 import { createWebhook } from "../../functions/webhook.ts";
 import type { ApiRequest, ApiResponse } from "../../shared/clusters/connection.ts";
+import { hashSecret } from "../../shared/events/signatures.ts";
 import { isRecord, parseJson } from "../../shared/planning/json.ts";
 import { OBJECT_NAME } from "../../shared/planning/names.ts";
 import { judge } from "../../shared/planning/verdict.ts";
@@ -26,6 +29,7 @@ import {
   TICK,
 } from "../support/handlers.ts";
 import { aListener, anHttpEvent, BEARER_TOKEN, PATH_TOKEN } from "../support/http-events.ts";
+import { aLogDelivery, aLogEntry, anAuditEvent, aPush } from "../support/log-entries.ts";
 import { lineOf, ok, refusal, type Wire } from "../support/transport.ts";
 import {
   aList,
@@ -256,12 +260,14 @@ const CONTENT_TYPES = [
   "application/cloudevents-batch+json; charset=utf-8",
 ];
 
+const SIGNED = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+
 const headerSets = fc
   .tuple(
     fc.constantFrom(...CONTENT_TYPES),
     fc.dictionary(
-      fc.constantFrom("ce-specversion", "ce-id", "ce-type", "ce-kind", "ce-__proto__", "ce-name", "x"),
-      hostileText,
+      fc.constantFrom("ce-specversion", "ce-id", "ce-type", "ce-kind", "ce-__proto__", "ce-name", "x", ...SIGNED),
+      fc.oneof(hostileText, fc.constantFrom(String(NOW / 1_000), "v1,AAAA v1,", "msg_1")),
       { maxKeys: 4 },
     ),
     fc.oneof(
@@ -282,7 +288,10 @@ const clusterNames = fc.oneof({ weight: 9, arbitrary: fc.constant("west") }, { w
 const post = (value: fc.Arbitrary<unknown>): fc.Arbitrary<Post> =>
   fc.record({ headers: headerSets, body: bodyOf(value), base64: fc.boolean(), cluster: clusterNames });
 
-function assertWakeUps({ mailbox, log }: ReturnType<typeof aListener>, isAuthorized: boolean): void {
+function assertWakeUps(
+  { mailbox, log }: Pick<ReturnType<typeof aListener>, "mailbox" | "log">,
+  isAuthorized: boolean,
+): void {
   for (const { wakeUp } of mailbox.sent) {
     assert.equal(wakeUp.cluster, "west");
     assert(OBJECT_NAME.test(wakeUp.namespace) && OBJECT_NAME.test(wakeUp.name), JSON.stringify(wakeUp).slice(0, 500));
@@ -293,12 +302,57 @@ function assertWakeUps({ mailbox, log }: ReturnType<typeof aListener>, isAuthori
   assertSecretFree([mailbox.sent, log.lines]);
 }
 
+/** In a push, however deep it is nested. */
+const pushed = (entry: Json) => ({
+  message: { data: Buffer.from(textOf(entry)).toString("base64") },
+  subscription: "projects/example/subscriptions/west",
+});
+
+const DELIVERY = parseJson(gunzipSync(Buffer.from(aLogDelivery([anAuditEvent()]).awslogs.data, "base64")).toString());
+const SIGNING_SECRET = `whsec_${Buffer.from(CANARY.padEnd(32)).toString("base64")}`;
+const ISSUER = { issuer: "https://issuer.example", audience: "a", subject: "s" };
+const WEST = { bearer: [hashSecret(BEARER_TOKEN)], standardWebhooks: [SIGNING_SECRET], oidc: ISSUER };
+
+/** A token that says what is registered, but for one of its parts, and a signature of nobody. */
+const forgedTokens = fc
+  .tuple(
+    fc.oneof(damaged({ alg: "ES256", kid: "key-1" }), hostileJson),
+    fc.oneof(damaged({ iss: ISSUER.issuer, aud: "a", sub: "s", exp: NOW }), hostileJson),
+    fc.base64String(),
+  )
+  .map(([header, payload, signature]) => {
+    const part = (value: unknown) => Buffer.from(textOf(value)).toString("base64url");
+    return `${part(header)}.${part(payload)}.${signature}`;
+  });
+
+/** Whatever a token says, nobody is let in by it while its issuer has published nothing. */
+async function postToken(token: string): Promise<void> {
+  const asked: string[] = [];
+  const keys = { find: async (issuer: string) => void asked.push(issuer), refuse: () => {} };
+  const listener = aListener({ west: WEST, keys });
+  const headers = { authorization: `Bearer ${token}` };
+  const event = anHttpEvent({ parameters: { cluster: "west" }, headers, body: AUDIT });
+  const answer = await createWebhook(listener.deps)(event, aContext(TIME_LEFT_MS));
+  assert((asked.length === 0 ? [401] : [503]).includes(answer.statusCode), String(answer.statusCode));
+  assert(asked.every((issuer) => issuer === ISSUER.issuer));
+  assertWakeUps(listener, false);
+}
+
+/** What a subscription delivers, packed as CloudWatch Logs does it. */
+async function readLog(data: string): Promise<void> {
+  const [mailbox, log] = [aMailbox(), aLog()];
+  const handler = createAudit(() => ({ clusters: {}, wakeUps: mailbox, now: () => NOW, logger: log }));
+  const { woken } = await handler({ awslogs: { data } }, aContext(TIME_LEFT_MS));
+  assert.equal(mailbox.sent.length, woken);
+  assertWakeUps({ mailbox, log }, true);
+}
+
 async function postEvents({ headers, body, base64, cluster }: Post): Promise<void> {
-  const listener = aListener();
+  const listener = aListener({ west: WEST });
   const event = anHttpEvent({ parameters: { cluster }, headers, body, base64 });
   const answer = await createWebhook(listener.deps)(event, aContext(TIME_LEFT_MS));
   const isAuthorized = cluster === "west" && headers["authorization"] === BEARER.authorization;
-  assert((isAuthorized ? [202, 400, 413] : [401]).includes(answer.statusCode), String(answer.statusCode));
+  assert((isAuthorized ? [202, 400, 413] : [401, 413]).includes(answer.statusCode), String(answer.statusCode));
   assert(answer.body.length < MESSAGE_LENGTH_MAX);
   assertSecretFree(answer);
   assertWakeUps(listener, isAuthorized);
@@ -432,7 +486,8 @@ async function orRefused<T>(result: Promise<T>): Promise<T | undefined> {
   try {
     return await result;
   } catch (error) {
-    assert(error instanceof EventError, error instanceof Error ? (error.stack ?? "") : String(error));
+    // The stack throws a bare error in its place.
+    assert(error instanceof Error && error.name === EventError.name, String(error));
     assert(error.message.length < MESSAGE_LENGTH_MAX);
     assertSecretFree(error.message);
     return undefined;
@@ -473,6 +528,7 @@ async function anyEvent([which, event]: readonly [number, Json]): Promise<void> 
   };
   const handlers = [
     createWebhook(listener.deps),
+    createAudit(() => ({ ...given, clusters: {} })),
     createAdmission(listener.deps),
     createScale(() => given),
     createStatus(() => given),
@@ -499,6 +555,7 @@ const someEvent = fc.oneof(
   damaged(aBatch(aMessage())),
   damaged(aBusEvent(FACT)),
   damaged(TICK),
+  damaged(aLogDelivery([anAuditEvent()])),
 );
 
 /** The page's data of pools that are damaged, or answers that are no lists. */
@@ -556,8 +613,33 @@ export const FUNCTIONS: readonly Property[] = [
   }),
   property("events are recognised or refused", {
     weight: 3,
-    input: post(fc.oneof(damaged(AUDIT), damaged(CLOUD_EVENT), damaged([CLOUD_EVENT, CLOUD_EVENT]), hostileJson)),
+    input: post(
+      fc.oneof(
+        damaged(AUDIT),
+        damaged(CLOUD_EVENT),
+        damaged([CLOUD_EVENT, CLOUD_EVENT]),
+        damaged(aPush(aLogEntry())),
+        fc.oneof(damaged(aLogEntry()), mistyped(aLogEntry())).map(pushed),
+        hostileJson,
+      ),
+    ),
     holds: postEvents,
+  }),
+  property("a token that its issuer has not signed lets nobody in", {
+    weight: 2,
+    input: forgedTokens,
+    holds: postToken,
+  }),
+  property("a log is read or dropped", {
+    weight: 2,
+    input: fc.oneof(
+      bodyOf(damaged(DELIVERY)).map((text) => gzipSync(text).toString("base64")),
+      fc
+        .array(fc.oneof(damaged(anAuditEvent()), hostileJson), { maxLength: 5 })
+        .map((events) => aLogDelivery(events.map(textOf)).awslogs.data),
+      hostileText,
+    ),
+    holds: readLog,
   }),
   property("admission reviews are answered or refused", {
     weight: 3,
@@ -600,7 +682,7 @@ export const FUNCTIONS: readonly Property[] = [
   }),
   property("every function answers any event, or refuses it", {
     weight: 2,
-    input: fc.tuple(fc.nat(6), someEvent),
+    input: fc.tuple(fc.nat(7), someEvent),
     holds: anyEvent,
   }),
   property("pools that are damaged are shown without their secrets", {

@@ -269,7 +269,8 @@ export function createWorld({ seed, kinds, onPass, onAnswer, validate, skewMs = 
     }));
     const resync = createResync(() => ({ ...shared, rules: { settledMinutes: 10, everything: false } }));
     const webhooks = { find: async () => WEBHOOK_ENTRY, refuse: () => undefined };
-    const listening = () => ({ ...shared, webhooks });
+    const keys = { find: async () => undefined, refuse: () => undefined };
+    const listening = () => ({ ...shared, webhooks, keys });
     return {
       reconcile,
       resync,

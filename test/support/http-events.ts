@@ -1,6 +1,7 @@
 /** The events that API Gateway's HTTP API sends a function (payload 2.0), and who may send them for the cluster `west`. */
 import { createEntryCache } from "../../shared/clusters/entry-cache.ts";
 import type { ClusterWebhook } from "../../shared/clusters/registry.ts";
+import type { KeyCache } from "../../shared/events/oidc.ts";
 import { hashSecret } from "../../shared/events/signatures.ts";
 import { aLog, aMailbox } from "./handlers.ts";
 import { NOW } from "./transport-objects.ts";
@@ -35,8 +36,14 @@ export function anHttpEvent(fields: HttpFields = {}) {
   };
 }
 
+export interface ListenerFields {
+  /** What may be sent for the cluster `west`, in the place of a bearer and a path token. */
+  readonly west?: ClusterWebhook;
+  readonly keys?: KeyCache;
+}
+
 /** What `webhook` and `admission` are given, with everything that they do recorded. */
-export function aListener() {
+export function aListener({ west = WEST, keys }: ListenerFields = {}) {
   const clock = { now: NOW };
   const entries: string[] = [];
   const mailbox = aMailbox();
@@ -44,7 +51,9 @@ export function aListener() {
   const now = () => clock.now;
   const webhooks = createEntryCache<ClusterWebhook | undefined>(async (name) => {
     entries.push(name);
-    return name === "west" || name === "east" ? (name === "west" ? WEST : {}) : undefined;
+    return name === "west" || name === "east" ? (name === "west" ? west : {}) : undefined;
   }, now);
-  return { clock, entries, mailbox, log, deps: () => ({ webhooks, wakeUps: mailbox, now, logger: log }) };
+  const noKeys = createEntryCache<undefined>(async () => undefined, now);
+  const deps = () => ({ webhooks, keys: keys ?? noKeys, wakeUps: mailbox, now, logger: log });
+  return { clock, entries, mailbox, log, deps };
 }

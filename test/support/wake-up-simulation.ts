@@ -324,8 +324,8 @@ function createSender({ clock, skewMs, wiring, agenda, put }: SenderParts) {
     },
   };
   const now = () => clock.nowMs + skewMs;
-  const { webhooks } = aListener().deps();
-  const deps = () => ({ webhooks, wakeUps, now, logger: SILENT });
+  const { webhooks, keys } = aListener().deps();
+  const deps = () => ({ webhooks, keys, wakeUps, now, logger: SILENT });
   const [webhook, admission] = [createWebhook(deps), createAdmission(deps)];
   return async (arrival: Arrival): Promise<void> => {
     ({ publishMs } = arrival);

@@ -11,7 +11,7 @@ import { createReconcile, type ReconcileDeps } from "../../../functions/reconcil
 import { createResync, type ResyncDeps } from "../../../functions/resync.ts";
 import { createScale } from "../../../functions/scale.ts";
 import { createStatus } from "../../../functions/status.ts";
-import { createWebhook, type WebhookDeps } from "../../../functions/webhook.ts";
+import { createIssuerKeys, createWebhook, type WebhookDeps } from "../../../functions/webhook.ts";
 import type { ClusterAccess } from "../../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../../shared/clusters/connection.ts";
 import { createDirectory, type Directory } from "../../../shared/clusters/directory.ts";
@@ -112,6 +112,7 @@ export function startRuntime({
     directory,
     eventRoutes: createEventRoutes({
       webhooks: createEntryCache((name) => registry.webhook(name), now),
+      keys: createIssuerKeys(now, logger),
       wakeUps,
       now,
       logger,

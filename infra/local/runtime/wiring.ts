@@ -36,6 +36,8 @@ const SCALE_PATH =
 
 export const ROUTES: readonly RouteWiring[] = [
   { functionName: "webhook", method: "POST", path: "/clusters/{cluster}/events", authorized: false },
+  // A sender of CloudEvents may ask first whether they are expected.
+  { functionName: "webhook", method: "OPTIONS", path: "/clusters/{cluster}/events", authorized: false },
   { functionName: "admission", method: "POST", path: "/clusters/{cluster}/admission/{token}", authorized: false },
   { functionName: "scale", method: "GET", path: SCALE_PATH, authorized: true },
   { functionName: "scale", method: "PUT", path: SCALE_PATH, authorized: true },
