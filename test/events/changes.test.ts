@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Change, changedKind, hintsFor, isOwnWrite } from "../../shared/events/changes.ts";
+import { type Change, type ChangedKind, changedKind, hintsFor, isOwnWrite } from "../../shared/events/changes.ts";
 import { REVISION_LABEL } from "../../shared/planning/names.ts";
 
 const at = { namespace: "ci", resourceVersion: "7", uid: "uid" };
@@ -147,14 +147,11 @@ it.each([
   ["another ServiceAccount", ["system:serviceaccounts", "system:serviceaccounts:ci"], false],
   ["a user", ["system:authenticated"], false],
   ["nobody who is told", undefined, false],
-] as const)(
-  "takes what %s writes to machines, and to nothing else, for the functions' own: %j",
-  (_who, groups, own) => {
-    expect((["vm", "instance", "disk", "pool"] as const).map((kind) => isOwnWrite(kind, groups))).toEqual([
-      own,
-      own,
-      false,
-      false,
-    ]);
-  },
-);
+] as const)("takes what %s writes to machines, or claims in pools, for the functions' own: %j", (_who, groups, own) => {
+  const write = (kind: ChangedKind, subresource?: string) => isOwnWrite({ kind, subresource, groups });
+  expect([write("vm"), write("vm", "status"), write("instance"), write("pool"), write("pool", "")]).toEqual(
+    Array(5).fill(own),
+  );
+  // Other functions write these, and nobody looks again by himself.
+  expect([write("pool", "status"), write("pool", "scale"), write("disk")]).toEqual(Array(3).fill(false));
+});
