@@ -2,15 +2,23 @@
 import { availableParallelism, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { startEventsWorld } from "../support/events-world.ts";
-import { measureGrowth, measureLatency, measureSettled, preparePools, type Row } from "./measurements.ts";
+import {
+  measureChanges,
+  measureGrowth,
+  measureLatency,
+  measureSettled,
+  preparePools,
+  type Row,
+} from "./measurements.ts";
 import { formatTable } from "./table.ts";
 
 const RUNS_DEFAULT = 20;
 const RUNS_MAX = 500;
+const CHANGES = 10;
 const HELP = `Usage: npm run bench -- [options]
 
 Starts a local control plane, the stand-in for KubeVirt and the functions, woken by the API server
-alone, and measures them. Takes about four minutes. Run it on a machine that does nothing else.
+alone, and measures them. Takes about six minutes. Run it on a machine that does nothing else.
 
 Options:
   --runs N    how often the latency is measured (default ${RUNS_DEFAULT})
@@ -44,6 +52,7 @@ async function main(args: readonly string[]): Promise<number> {
     const loadBefore = loadavg()[0];
     const rows: Row[] = [
       ...(await measureSettled(given, pools)),
+      ...(await measureChanges(given, pools, CHANGES)),
       ...(await measureLatency(given, pools)),
       ...(await measureGrowth(given, pools)),
     ];

@@ -14,6 +14,8 @@ const LIMIT_MS = 300_000;
 const GROWN_TO = [3, 100];
 const SETTLED_MACHINES = 3;
 const SETTLED_RUNS = 5;
+/** What the logger adds to a line on AWS: time, service, identifiers of the request. */
+const LOG_ENVELOPE_BYTES = 200;
 
 export interface Row {
   readonly what: string;
@@ -101,6 +103,45 @@ export async function measureGrowth({ world, onProgress }: Given, { growing }: P
   return grown.flatMap(({ title, namespace, rows, from }) => [
     ...rows,
     ...cost(`${title}, until nothing comes any more`, passesOf(world, namespace, from)),
+  ]);
+}
+
+/** What one change to a settled pool costs in all, on average: what AWS would bill, and what the cluster does. */
+export async function measureChanges(
+  { world, onProgress }: Given,
+  { settled }: Pools,
+  changes: number,
+): Promise<readonly Row[]> {
+  const before = billed(world);
+  for (let change = 0; change < changes; change += 1) {
+    const replicas = SETTLED_MACHINES + ((change + 1) % 2);
+    await settled.kubectl("scale", "vmpool", POOL, `--replicas=${replicas}`);
+    await until(async () => (await settled.pool(POOL))?.status?.readyReplicas === replicas);
+    onProgress(`changes: ${change + 1} of ${changes}, waiting until nothing is under way`);
+    await untilQuiet(world);
+  }
+  const after = billed(world);
+  return [...after].map(([what, count]) => ({
+    what: `one change of ${changes} (3 → 4, 4 → 3): ${what}`,
+    value: ((count - (before.get(what) ?? 0)) / changes).toFixed(1),
+    unit: "",
+  }));
+}
+
+/** By kind, since the functions began to serve. */
+function billed({ calls, usage, passes, logged }: EventsWorld): ReadonlyMap<string, number> {
+  const lines = logged.filter(({ level }) => level !== "debug");
+  return new Map([
+    ["requests to webhook (audit)", calls.get("webhook") ?? 0],
+    ["requests to admission", calls.get("admission") ?? 0],
+    ["requests that send wake-ups", usage.sends],
+    ["invocations of reconcile", usage.invocations.get("reconcile") ?? 0],
+    ["facts and invocations of status", usage.invocations.get("status") ?? 0],
+    ["passes", passes.length],
+    ["API requests", passes.reduce((sum, { meter }) => sum + meter.requests, 0)],
+    ["time of passes (ms)", passes.reduce((sum, { durationMs }) => sum + durationMs, 0)],
+    ["lines of log", lines.length],
+    ["bytes of log", lines.reduce((sum, line) => sum + JSON.stringify(line).length + LOG_ENVELOPE_BYTES, 0)],
   ]);
 }
 

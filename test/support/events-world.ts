@@ -1,7 +1,7 @@
 /** A cluster whose API server tells the functions of changes, wired as `npm start` wires it; every part can be restarted on its own. */
 import { removeWebhooks } from "../../infra/local/cluster.ts";
 import { applyManifests } from "../../infra/local/control-plane/manifests.ts";
-import { type LocalRuntime, startRuntime } from "../../infra/local/runtime/runtime.ts";
+import { type LocalRuntime, startRuntime, type Usage } from "../../infra/local/runtime/runtime.ts";
 import { json } from "../../shared/runtime/http.ts";
 import { CLUSTER_NAME, type ClusterUse, registryOf, type SeenPass, seenPass, startTestCluster } from "./world.ts";
 
@@ -15,6 +15,8 @@ export interface FunctionsOptions {
 export interface EventsWorld extends ClusterUse {
   /** Passes of the functions, oldest first. */
   readonly passes: readonly SeenPass[];
+  /** What the functions that serve now have used. */
+  readonly usage: Usage;
   /** Requests that each function was called with from outside. */
   readonly calls: ReadonlyMap<string, number>;
   /** The functions serve from here on; those that ran before are stopped. */
@@ -51,6 +53,10 @@ export async function startEventsWorld({ standIn = true, onProgress }: EventsWor
     ...cluster,
     passes,
     calls,
+    get usage() {
+      if (functions === undefined) throw new Error("no functions serve");
+      return functions.usage;
+    },
     async startFunctions({ resyncSeconds, webhooks = true }) {
       await stopFunctions();
       functions = startRuntime({

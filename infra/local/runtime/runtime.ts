@@ -21,7 +21,7 @@ import { FACT_SOURCE, type Facts, RECONCILED } from "../../../shared/events/fact
 import type { QueueName, WakeUps } from "../../../shared/events/wake-ups.ts";
 import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
 import type { Route } from "../routes.ts";
-import { createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
+import { BATCH_MAX, createFifoQueue, type FifoQueue, type Message } from "./fifo-queue.ts";
 import { createFleetRoutes } from "./fleet-routes.ts";
 import { lambdaContext } from "./lambda-context.ts";
 import { createScaleRoutes } from "./scale-routes.ts";
@@ -44,7 +44,16 @@ export interface RuntimeOptions {
   readonly onPass?: NonNullable<ReconcileDeps["onPass"]>;
 }
 
+/** What would be paid for on AWS, since the start. */
+export interface Usage {
+  /** Function → invocations by queues and bus. */
+  readonly invocations: Map<FunctionName, number>;
+  /** Requests that send wake-ups, of up to ten each. */
+  sends: number;
+}
+
 export interface LocalRuntime {
+  readonly usage: Usage;
   readonly directory: Directory;
   /** What cluster events come in by: API servers call these over https. */
   readonly eventRoutes: readonly Route[];
@@ -65,19 +74,21 @@ export function startRuntime({
   const now = Date.now;
   const directory = createDirectory({ registry, now, connect: (access) => tellFaults(access, () => catchUp()) });
   const work = createWork();
+  const usage: Usage = { invocations: new Map(), sends: 0 };
   const queues: Readonly<Record<QueueName, FifoQueue>> = {
     passes: createFifoQueue(QUEUES.passes),
     late: createFifoQueue(QUEUES.late),
   };
   const wakeUps: WakeUps = {
     async send(queue, outgoing) {
+      usage.sends += Math.ceil(outgoing.length / BATCH_MAX);
       for (const entry of outgoing) queues[queue].send(entry, now());
       pump(queue);
       return [];
     },
   };
   const status = createStatus(() => ({ directory, wakeUps, now, logger }));
-  const facts = createBus((event) => work.run(() => status(event, contextOf("status"))));
+  const facts = createBus((event) => work.run(() => status(event, beginInvocation(usage, "status"))));
   const reconcile = createReconcile(() => ({
     directory,
     wakeUps,
@@ -93,7 +104,7 @@ export function startRuntime({
   const scale = createScale(() => ({ directory, wakeUps, now, sleep: (ms) => sleep(ms), logger }));
   const fleet = createFleet(() => ({ directory, now, logger }));
   const invoke = (queue: QueueName, batch: readonly Message[]) =>
-    work.run(() => reconcile(batchEvent(queue, batch), contextOf("reconcile")));
+    work.run(() => reconcile(batchEvent(queue, batch), beginInvocation(usage, "reconcile")));
   const deliver = (name: QueueName) => createDelivery({ name, queue: queues[name], invoke, now, logger });
   const pumps = {
     passes: createPump(queues.passes, deliver("passes")),
@@ -109,6 +120,7 @@ export function startRuntime({
   // Queues in memory are empty now, whatever was in them when an earlier run ended.
   catchUp();
   return {
+    usage,
     directory,
     eventRoutes: createEventRoutes({
       webhooks: createEntryCache((name) => registry.webhook(name), now),
@@ -140,8 +152,10 @@ async function closeAll(directory: Directory): Promise<void> {
   }
 }
 
-function contextOf(functionName: FunctionName): Context {
-  return lambdaContext(functionName, TIMEOUT_MS[functionName]);
+/** The context of one more invocation. */
+function beginInvocation({ invocations }: Usage, name: FunctionName): Context {
+  invocations.set(name, (invocations.get(name) ?? 0) + 1);
+  return lambdaContext(name, TIMEOUT_MS[name]);
 }
 
 /** Invokes `resync`; undefined when it failed, or no longer may. */
@@ -150,7 +164,7 @@ function createTick(work: Work, deps: Omit<ResyncDeps, "rules">, everything: boo
   const resync = createResync(() => ({ ...deps, rules }));
   return () =>
     work
-      .run(() => resync({ time: new Date().toISOString() }, contextOf("resync")))
+      .run(() => resync({ time: new Date().toISOString() }, lambdaContext("resync", TIMEOUT_MS.resync)))
       .catch((error: unknown) => void deps.logger.error("resync failed", describeError(error)));
 }
 
