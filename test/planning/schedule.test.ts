@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { Claim } from "../../shared/planning/claim.ts";
 import type { Pool } from "../../shared/planning/model.ts";
 import { OWN_MANAGER } from "../../shared/planning/names.ts";
-import { isStalled, resyncCause } from "../../shared/planning/schedule.ts";
+import { isStalled, resyncCause, strayTurn } from "../../shared/planning/schedule.ts";
 import { aClaim, aPool, aPoolWith, aSpec, type Json, NOW } from "../support/builders.ts";
 
 const MINUTE_MS = 60_000;
@@ -40,6 +40,13 @@ describe("the schedule", () => {
     expect(Math.max(...counts)).toBeLessThan(260);
   });
 
+  it("looks through the machines of a cluster for those without a pool, as often as at a settled pool", () => {
+    const turns = Array.from({ length: 60 }, (_, minute) => strayTurn("west", NOW + minute * MINUTE_MS, rules(10)));
+    expect(turns.filter((turn) => turn)).toHaveLength(6);
+    expect(strayTurn("west", NOW, { settledMinutes: 10, everything: true })).toBe(true);
+    expect(strayTurn("west", NOW + MINUTE_MS, { settledMinutes: 10, everything: true })).toBe(true);
+  });
+
   it("looks at everything at every tick when it is told so", () => {
     expect(resyncCause(settled("a"), NOW, { settledMinutes: 10, everything: true })).toBe("sweep");
   });
@@ -55,7 +62,10 @@ describe("the schedule", () => {
     ["a pool on its way out", aPool({ status: SETTLED_STATUS, deleting: true })],
     ["a pool with unfinished creates", claimed({ create: new Map([[0, NOW]]) })],
     ["a pool with unfinished deletes", claimed({ delete: [{ ordinal: 0, uidPrefix: "abc" }] })],
+    ["a pool with unfinished restarts", claimed({ restart: [{ ordinal: 0, uidPrefix: "abc" }] })],
     ["a pool that waits", claimed({ waitUntil: NOW })],
+    ["a pool whose machines were not seen to follow its template", claimed({ rollout: undefined })],
+    ["a pool that heals", aPool({ status: SETTLED_STATUS, annotations: { "vmpool-functions/healing": "{}" } })],
     ["a pool without status", aPool()],
     ["a pool with a machine missing", aPool({ status: { ...SETTLED_STATUS, replicas: 2 } })],
     ["a pool with a machine too many", aPool({ status: { ...SETTLED_STATUS, replicas: 4 } })],
@@ -83,6 +93,21 @@ describe("the schedule", () => {
         spec: aSpec({ paused: true }),
         status: { ...SETTLED_STATUS, conditions: [{ type: "ReplicaPaused", status: "True" }] },
       }),
+    ],
+    [
+      "a paused pool that does not match",
+      aPool({ spec: aSpec({ paused: true }), status: { ...SETTLED_STATUS, readyReplicas: 1 } }),
+    ],
+    [
+      "a pool of none that has another template since",
+      aPool({ spec: aSpec({ replicas: 0 }), status: {}, claim: aClaim({ rollout: undefined }) }),
+    ],
+    [
+      "a pool whose machines keep their templates",
+      aPoolWith(
+        { updateStrategy: { unmanaged: {} } },
+        { status: SETTLED_STATUS, claim: aClaim({ rollout: undefined }) },
+      ),
     ],
     ["a pool of one by default", aPoolWith({ replicas: undefined }, { status: { replicas: 1, readyReplicas: 1 } })],
   ];
