@@ -1,6 +1,7 @@
 /** The options of `npm run pool -- plan`. */
-import { parseArgs } from "node:util";
 import { OBJECT_NAME } from "../../shared/planning/names.ts";
+import { type Parsed, parseCommandLine, readArguments, readOutput } from "./command-line.ts";
+import { CommandError } from "./errors.ts";
 
 export interface PlanOptions {
   /** Undefined with a manifest alone: all pools of it. */
@@ -13,11 +14,6 @@ export interface PlanOptions {
   readonly context: string | undefined;
   readonly output: "text" | "json";
 }
-
-export type ParsedPlanOptions =
-  | { readonly kind: "options"; readonly options: PlanOptions }
-  | { readonly kind: "help"; readonly text: string }
-  | { readonly kind: "wrong"; readonly message: string };
 
 export const PLAN_HELP = `Usage: npm run pool -- plan [NAMESPACE/]NAME [options]
        npm run pool -- plan -f FILE [options]
@@ -49,55 +45,36 @@ const OPTIONS = {
 } as const;
 
 /** Reads the command line; the message of a wrong one says what is wrong and what is accepted. */
-export function parsePlanOptions(args: readonly string[]): ParsedPlanOptions {
-  try {
-    const { values, positionals } = parseArgs({
-      args: [...args],
-      strict: true,
-      allowPositionals: true,
-      options: OPTIONS,
-    });
+export function parsePlanOptions(args: readonly string[]): Parsed<PlanOptions> {
+  return parseCommandLine(() => {
+    const { values, positionals } = readArguments(args, OPTIONS);
     if (values.help) return { kind: "help", text: PLAN_HELP };
-    const empty = (["filename", "namespace", "kubeconfig", "context"] as const).find((name) => values[name] === "");
-    if (empty !== undefined) return wrong(`--${empty} is empty`);
-    const { output } = values;
-    if (output !== "text" && output !== "json") return wrong(`--output is text or json, not "${output}"`);
+    const output = readOutput(values.output);
     const place = readPlace(positionals, values.namespace);
-    if (typeof place === "string") return wrong(place);
     if (place.name === undefined && values.filename === undefined) {
-      return wrong("say which pool: a NAME, NAMESPACE/NAME or -f FILE");
+      throw new CommandError("say which pool: a NAME, NAMESPACE/NAME or -f FILE");
     }
     const { filename: file, kubeconfig, context } = values;
     return { kind: "options", options: { ...place, file, kubeconfig, context, output } };
-  } catch (error) {
-    return wrong(error instanceof Error ? firstSentence(error.message) : "the options cannot be read");
-  }
+  });
 }
 
-/** The pool's place as far as the command line says it, or what is wrong. */
+/** The pool's place as far as the command line says it. */
 function readPlace(
   positionals: readonly string[],
   option: string | undefined,
-): Pick<PlanOptions, "name" | "namespace"> | string {
+): Pick<PlanOptions, "name" | "namespace"> {
   const [text, more] = positionals;
-  if (more !== undefined) return `one pool at a time: "${more}" is too much`;
+  if (more !== undefined) throw new CommandError(`one pool at a time: "${more}" is too much`);
   const [name, prefix, ...rest] = (text ?? "").split("/").reverse();
-  if (rest.length > 0) return `"${text}" is no pool: write NAME or NAMESPACE/NAME`;
+  if (rest.length > 0) throw new CommandError(`"${text}" is no pool: write NAME or NAMESPACE/NAME`);
   if (prefix !== undefined && option !== undefined && prefix !== option) {
-    return `"${text}" and --namespace ${option} name different namespaces`;
+    throw new CommandError(`"${text}" and --namespace ${option} name different namespaces`);
   }
   const namespace = prefix ?? option;
   const bad = [text === undefined ? undefined : name, namespace].find(
     (part) => part !== undefined && !OBJECT_NAME.test(part),
   );
-  if (bad !== undefined) return `"${bad}" is no name that Kubernetes allows`;
+  if (bad !== undefined) throw new CommandError(`"${bad}" is no name that Kubernetes allows`);
   return { name: text === undefined ? undefined : name, namespace };
-}
-
-function wrong(message: string): ParsedPlanOptions {
-  return { kind: "wrong", message };
-}
-
-function firstSentence(message: string): string {
-  return message.split(/\.\s|\n/)[0] ?? message;
 }
