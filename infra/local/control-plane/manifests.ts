@@ -1,4 +1,4 @@
-/** Puts objects from YAML into a cluster by server-side apply, and waits for CRDs to be served. For the local cluster only. */
+/** Puts objects from YAML into a cluster by server-side apply, takes them away again, and waits for CRDs to be served. */
 import { readFile } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseAllDocuments } from "yaml";
@@ -7,8 +7,7 @@ import type { ApiResponse, Connection } from "../../../shared/clusters/connectio
 
 const FIELD_MANAGER = "vmpool-functions-local";
 const POLL_MS = 50;
-/** How long the kind of an object may be unknown to the server: its CRD may be just on its way. */
-const DISCOVERY_TIMEOUT_MS = 30_000;
+const KINDS_TIMEOUT_MS = 30_000;
 const ESTABLISHED_TIMEOUT_MS = 30_000;
 const MESSAGE_CHARACTERS_MAX = 500;
 
@@ -75,20 +74,49 @@ export function parseManifests(text: string): readonly Manifest[] {
   return values.filter((value) => value !== null).map((value) => manifestSchema.parse(value));
 }
 
+/** What became of an object, in kubectl's words. */
+export type Applied = "created" | "configured" | "unchanged" | "deleted" | "not found";
+
+export interface ApplyOptions {
+  readonly signal: AbortSignal;
+  /** `vmpool-functions-local` when undefined. */
+  readonly fieldManager?: string;
+  /** How long the kind of an object may be unknown to the server: its CRD may be just on its way. */
+  readonly kindsTimeoutMs?: number;
+  /** Hears what became of each object, at the price of one more request for each. */
+  readonly onApplied?: (object: Manifest, result: Applied) => void;
+}
+
 /**
- * Applies the objects one after the other as `vmpool-functions-local`, taking over fields of others; an object without a
- * namespace goes to `default`. Throws `ApplyError` at the end when some failed.
+ * Applies the objects one after the other, taking over fields of others; an object without a namespace goes to `default`.
+ * Throws `ApplyError` at the end when some failed.
  */
-export async function applyManifests(
+export function applyManifests(
   connection: Connection,
   objects: readonly Manifest[],
-  { signal }: { readonly signal: AbortSignal },
+  options: ApplyOptions,
 ): Promise<void> {
-  const discovery: Discovery = { connection, signal, known: new Map() };
+  return forEach(objects, applyOne, { connection, options, known: new Map() });
+}
+
+/** Deletes the objects one after the other; what is not there is not missed. Throws `ApplyError` at the end when some stay. */
+export function deleteManifests(
+  connection: Connection,
+  objects: readonly Manifest[],
+  options: ApplyOptions,
+): Promise<void> {
+  return forEach(objects, deleteOne, { connection, options, known: new Map() });
+}
+
+async function forEach(
+  objects: readonly Manifest[],
+  act: (discovery: Discovery, object: Manifest) => Promise<ManifestFailure | undefined>,
+  discovery: Discovery,
+): Promise<void> {
   const failures: ManifestFailure[] = [];
   for (const object of objects) {
-    const failure = await applyOne(discovery, object);
-    signal.throwIfAborted();
+    const failure = await act(discovery, object);
+    discovery.options.signal.throwIfAborted();
     if (failure !== undefined) failures.push(failure);
   }
   if (failures.length > 0) throw new ApplyError(failures);
@@ -108,44 +136,75 @@ export async function waitForCrds(
 /** What is known of the server's kinds, by apiVersion. */
 interface Discovery {
   readonly connection: Connection;
-  readonly signal: AbortSignal;
+  readonly options: ApplyOptions;
   readonly known: Map<string, z.infer<typeof resourceListSchema>["resources"]>;
 }
 
 async function applyOne(discovery: Discovery, object: Manifest): Promise<ManifestFailure | undefined> {
-  const { connection, signal } = discovery;
+  const { connection, options } = discovery;
+  const { signal, fieldManager = FIELD_MANAGER, onApplied } = options;
   const { kind, metadata } = object;
   try {
     const path = await objectPath(discovery, object);
     if (path === undefined)
       return { kind, name: metadata.name, message: `the server has no ${object.apiVersion} ${kind}` };
+    const before = onApplied && versionOf(await connection.send({ method: "GET", path, signal }));
     const answer = await connection.send({
       method: "PATCH",
-      path: `${path}?fieldManager=${FIELD_MANAGER}&force=true`,
+      path: `${path}?fieldManager=${fieldManager}&force=true`,
       body: object,
       contentType: "application/apply-patch+yaml",
       signal,
     });
-    if (answer.status < 300) return undefined;
-    return { kind, name: metadata.name, status: answer.status, message: messageOf(answer) };
+    if (answer.status >= 300) return { kind, name: metadata.name, status: answer.status, message: messageOf(answer) };
+    const changed = before === versionOf(answer) ? "unchanged" : "configured";
+    onApplied?.(object, answer.status === 201 ? "created" : changed);
+    return undefined;
   } catch (error) {
     return { kind, name: metadata.name, message: error instanceof Error ? error.message : String(error) };
   }
 }
 
+async function deleteOne(discovery: Discovery, object: Manifest): Promise<ManifestFailure | undefined> {
+  const { connection, options } = discovery;
+  const { kind, metadata } = object;
+  try {
+    const path = await objectPath(discovery, object);
+    const answer = path && (await connection.send({ method: "DELETE", path, signal: options.signal }));
+    const isGone = !answer || answer.status === 404;
+    if (!isGone && answer.status >= 300) {
+      return { kind, name: metadata.name, status: answer.status, message: messageOf(answer) };
+    }
+    options.onApplied?.(object, isGone ? "not found" : "deleted");
+    return undefined;
+  } catch (error) {
+    return { kind, name: metadata.name, message: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** Of an object that was found; undefined of none. */
+function versionOf({ status, body }: ApiResponse): string | undefined {
+  if (status >= 300) return undefined;
+  return z.object({ metadata: z.object({ resourceVersion: z.string() }) }).safeParse(body).data?.metadata
+    .resourceVersion;
+}
+
 /** The object's own path; undefined when its kind stays unknown to the server. */
 async function objectPath(discovery: Discovery, { apiVersion, kind, metadata }: Manifest): Promise<string | undefined> {
+  const { signal, kindsTimeoutMs = KINDS_TIMEOUT_MS } = discovery.options;
   const base = apiVersion.includes("/") ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
-  const deadline = performance.now() + DISCOVERY_TIMEOUT_MS;
+  const deadline = performance.now() + kindsTimeoutMs;
   for (;;) {
     const resource = discovery.known.get(base)?.find((one) => one.kind === kind && !one.name.includes("/"));
     if (resource !== undefined) {
       const scope = resource.namespaced ? `/namespaces/${metadata.namespace ?? "default"}` : "";
       return `${base}${scope}/${resource.name}/${encodeURIComponent(metadata.name)}`;
     }
-    if (performance.now() > deadline) return undefined;
-    if (discovery.known.has(base)) await sleep(POLL_MS, undefined, { signal: discovery.signal });
-    const answer = await discovery.connection.send({ method: "GET", path: base, signal: discovery.signal });
+    if (discovery.known.has(base)) {
+      if (performance.now() > deadline) return undefined;
+      await sleep(POLL_MS, undefined, { signal });
+    }
+    const answer = await discovery.connection.send({ method: "GET", path: base, signal });
     discovery.known.set(base, resourceListSchema.safeParse(answer.body).data?.resources ?? []);
   }
 }
