@@ -8,7 +8,7 @@ import {
   answerReview,
   changeOf,
 } from "../shared/events/admission-review.ts";
-import { changedKind, wakeUpsFor } from "../shared/events/changes.ts";
+import { CHECK_NOTICE, changedKind, checkPoolsIn, wakeUpsFor } from "../shared/events/changes.ts";
 import { isKnownSecret } from "../shared/events/signatures.ts";
 import { createSqsWakeUps, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parseJson } from "../shared/planning/json.ts";
@@ -86,6 +86,7 @@ async function wake(
   const change = changeOf(request);
   const outgoing = change === undefined ? [] : wakeUpsFor(cluster, [change], now());
   if (outgoing.length === 0) return;
+  for (const pool of checkPoolsIn(outgoing)) logger.info(CHECK_NOTICE, { cluster, source: "admission", pool });
   try {
     const unsent = (await Promise.all(QUEUES.map((queue) => wakeUps.send(queue, outgoing)))).flat();
     if (unsent.length > 0) logger.error("wake-ups could not be sent", { cluster, unsent: unsent.length });

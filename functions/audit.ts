@@ -2,7 +2,7 @@
 import { gunzipSync } from "node:zlib";
 import * as z from "zod";
 import { readAuditEvent } from "../shared/events/audit.ts";
-import { wakeUpsFor } from "../shared/events/changes.ts";
+import { CHECK_NOTICE, checkPoolsIn, wakeUpsFor } from "../shared/events/changes.ts";
 import { createSqsWakeUps, type WakeUps } from "../shared/events/wake-ups.ts";
 import { parseJson } from "../shared/planning/json.ts";
 import { CLUSTER_NAME } from "../shared/planning/names.ts";
@@ -70,6 +70,7 @@ export function createAudit(deps: () => AuditDeps) {
         read.filter((entry) => typeof entry === "object"),
         now(),
       );
+      for (const pool of checkPoolsIn(outgoing)) logger.info(CHECK_NOTICE, { cluster, source: "eksAudit", pool });
       const unreadable = read.filter((entry) => entry === "bad").length;
       if (unreadable > 0) logger.warn("events could not be read", { cluster, bad: unreadable });
       const unsent = outgoing.length === 0 ? [] : await wakeUps.send("passes", outgoing);

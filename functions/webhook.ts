@@ -3,7 +3,14 @@ import { isAcceptedServer, isForbiddenAddress } from "../shared/clusters/access.
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
 import { type ClusterWebhook, openRegistry } from "../shared/clusters/registry.ts";
 import { eventListSchema, readAuditEvent } from "../shared/events/audit.ts";
-import { type Change, type Reading, wakeUpsFor } from "../shared/events/changes.ts";
+import {
+  CHECK_NOTICE,
+  type Change,
+  checkPoolsIn,
+  type NoticeSource,
+  type Reading,
+  wakeUpsFor,
+} from "../shared/events/changes.ts";
 import { cloudEventMode, findCloudEvents, readCloudEvent } from "../shared/events/cloud-events.ts";
 import {
   createKeyReader,
@@ -100,6 +107,7 @@ function turnAway(cluster: string, proof: TokenVerdict, { webhooks, logger }: We
 }
 
 interface Recognised {
+  readonly source: NoticeSource;
   readonly changes: readonly Change[];
   readonly bad: number;
 }
@@ -107,27 +115,28 @@ interface Recognised {
 /** One recogniser a format, in an order in which none takes what is another's; undefined when none takes it. */
 function recognise(headers: Readonly<Record<string, string>>, text: string): Recognised | undefined {
   const cloudEvents = findCloudEvents(headers, text);
-  if (cloudEvents !== undefined) return sort(cloudEvents.map(readCloudEvent));
+  if (cloudEvents !== undefined) return sort("cloudEvent", cloudEvents.map(readCloudEvent));
   const body = parseJson(text);
   const audit = eventListSchema.safeParse(body);
-  if (audit.success) return sort(audit.data.items.map(readAuditEvent));
+  if (audit.success) return sort("audit", audit.data.items.map(readAuditEvent));
   const pushed = findPushed(body);
-  return pushed === undefined ? undefined : sort([readLogEntry(pushed.entry)]);
+  return pushed === undefined ? undefined : sort("pubSub", [readLogEntry(pushed.entry)]);
 }
 
-function sort(read: readonly Reading[]): Recognised | undefined {
+function sort(source: NoticeSource, read: readonly Reading[]): Recognised | undefined {
   const bad = read.filter((entry) => entry === "bad").length;
   // Nothing in it is what it says it is: the sender must hear of that.
   if (bad > 0 && bad === read.length) return undefined;
-  return { changes: read.filter((entry) => typeof entry === "object"), bad };
+  return { source, changes: read.filter((entry) => typeof entry === "object"), bad };
 }
 
 async function wake(
   cluster: string,
-  { changes, bad }: Recognised,
+  { source, changes, bad }: Recognised,
   { wakeUps, now, logger }: WebhookDeps,
 ): Promise<HttpAnswer> {
   const outgoing = wakeUpsFor(cluster, changes, now());
+  for (const pool of checkPoolsIn(outgoing)) logger.info(CHECK_NOTICE, { cluster, source, pool });
   const unsent = outgoing.length === 0 ? [] : await wakeUps.send("passes", outgoing);
   if (bad > 0) logger.warn("events could not be read", { cluster, bad });
   if (unsent.length === 0) return json(202, { woken: outgoing.length, unreadable: bad });

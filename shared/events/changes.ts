@@ -175,3 +175,16 @@ function projection(kind: ChangedKind, object: unknown): unknown {
     }
   }
 }
+
+/** `npm run cluster -- check --events` makes a pool with such a name, and looks for the notice of it in the functions' log. */
+export const CHECK_POOL_PREFIX = "vmpool-functions-check-";
+/** The message of that line; its fields are `cluster`, `source`, `pool`. */
+export const CHECK_NOTICE = "notice of a check";
+export const NOTICE_SOURCES = ["admission", "audit", "cloudEvent", "pubSub", "eksAudit"] as const;
+export type NoticeSource = (typeof NOTICE_SOURCES)[number];
+
+/** The pools of a check that these wake-ups are for; nobody else gives such a name. */
+export function checkPoolsIn(outgoing: readonly { readonly wakeUp: { readonly name: string } }[]): readonly string[] {
+  const names = new Set(outgoing.map(({ wakeUp }) => wakeUp.name));
+  return [...names].filter((name) => name.startsWith(CHECK_POOL_PREFIX));
+}
