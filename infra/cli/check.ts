@@ -1,23 +1,27 @@
-/** `npm run cluster -- check` and `mode`: whether the functions may act in a cluster, and whether they do. Sends no write to it. */
+/** `npm run cluster -- check` and `mode`: whether the functions may act in a cluster, and whether they do. */
 import type { ClusterAccess } from "../../shared/clusters/access.ts";
-import { type Cluster, createCluster, NAMESPACES } from "../../shared/clusters/cluster.ts";
 import type { Connection } from "../../shared/clusters/connection.ts";
-import { readsOnly } from "../../shared/clusters/foresee.ts";
 import { type Finding, isGreen, lookForInTreeController } from "../../shared/clusters/in-tree-controller.ts";
-import type { Registry } from "../../shared/clusters/registry.ts";
-import { isRecord } from "../../shared/planning/json.ts";
-import type { ClusterOptions } from "./cluster-options.ts";
+import type { ClusterWebhook } from "../../shared/clusters/registry.ts";
+import { rightsNeeded } from "../kubernetes/manifests.ts";
+import { ELSEWHERE, isSameCluster, readingCluster } from "./cluster-objects.ts";
+import type { CheckOptions } from "./cluster-options.ts";
+import { lookForDelivery, type NoticeReader } from "./delivery.ts";
+import { describeReach } from "./entries.ts";
 import { CommandError } from "./errors.ts";
+import { type RegistryStore, unknownCluster } from "./registry-store.ts";
+import { lookForRights } from "./rights.ts";
 
-/** For the whole command. */
+/** For the whole command, but for the wait for events. */
 const TIMEOUT_MS = 60_000;
 
 export interface CheckDeps {
-  readonly registry: Pick<Registry, "names" | "access">;
+  readonly store: Pick<RegistryStore, "names" | "access" | "webhook" | "write">;
   /** Of whoever looks; undefined where the registry's own credentials do. */
   readonly viewerAccess: ClusterAccess | undefined;
   readonly connect: (access: ClusterAccess) => Connection;
-  readonly writeMode: (name: string, mode: "observe" | "act") => Promise<void>;
+  /** What the functions have logged of a check; undefined when their log is not known. */
+  readonly readNotices: NoticeReader | undefined;
   /** Epoch milliseconds. */
   readonly now: () => number;
 }
@@ -29,72 +33,94 @@ export interface CheckOutcome {
   readonly exitCode: number;
 }
 
-export async function runCheck(options: ClusterOptions, deps: CheckDeps): Promise<CheckOutcome> {
+export async function runCheck(options: CheckOptions, deps: CheckDeps): Promise<CheckOutcome> {
   const { name, mode } = options;
-  const access = await deps.registry.access(name);
-  if (access === undefined) {
-    const names = await deps.registry.names();
-    throw new CommandError(`there is no cluster "${name}" in the registry: it holds ${names.join(", ") || "none"}`);
-  }
+  const access = await deps.store.access(name);
+  if (access === undefined) throw await unknownCluster(name, deps.store);
   if (mode === "observe") {
-    await deps.writeMode(name, mode);
+    await writeMode(name, mode, deps);
     return { stdout: `${name}: passes only plan and report (mode observe)\n`, refusal: undefined, exitCode: 0 };
   }
-  const findings = await look(access, deps);
+  const findings = await look(access, options, deps);
   const stdout = format({ name, access, findings }, options);
   const good = isGreen(findings);
   if (mode === undefined) return { stdout, refusal: undefined, exitCode: good ? 0 : 1 };
   if (!good) {
-    const refusal = `${name} stays in mode ${access.mode}: the functions must not act beside another pool controller. Mend what is marked NO, then run this again`;
+    const refusal = `${name} stays in mode ${access.mode}: the functions must not act there yet. Mend what is marked NO, then run this again`;
     return { stdout, refusal, exitCode: 1 };
   }
-  await deps.writeMode(name, mode);
+  await writeMode(name, mode, deps);
   return { stdout: `${stdout}${name}: passes do what they plan (mode act)\n`, refusal: undefined, exitCode: 0 };
 }
 
-async function look(access: ClusterAccess, deps: CheckDeps): Promise<readonly Finding[]> {
-  const connections = [deps.connect(access)];
+/** The entry is read anew: a check takes its time, and what was changed meanwhile is kept. */
+async function writeMode(name: string, mode: "observe" | "act", { store }: CheckDeps): Promise<void> {
+  const access = await store.access(name);
+  if (access === undefined) throw await unknownCluster(name, store);
+  await store.write(name, { access: { ...access, mode } });
+}
+
+async function look(access: ClusterAccess, options: CheckOptions, deps: CheckDeps): Promise<readonly Finding[]> {
+  const own = deps.connect(access);
+  const connections = [own];
   const deadline = AbortSignal.timeout(TIMEOUT_MS);
-  const open = (connection: Connection) =>
-    createCluster({
-      transport: readsOnly(connection.send),
-      meter: { requests: 0, writes: 0, bytes: 0 },
-      deadline,
-      cache: { poolVersion: undefined },
-    });
   try {
-    const [cluster] = connections.map(open);
-    if (cluster === undefined) return [];
-    const sight = { cluster, viewer: cluster, namespaces: access.namespaces, now: deps.now };
-    if (deps.viewerAccess === undefined) return await lookForInTreeController(sight);
+    const cluster = readingCluster(own, deadline);
+    const { namespaces } = access;
+    const sight = { cluster, viewer: cluster, namespaces, now: deps.now };
+    const question = { send: own.send, rights: rightsNeeded(), namespaces, signal: deadline };
+    if (deps.viewerAccess === undefined) {
+      return await join(await lookForInTreeController(sight), () => lookForRights(question));
+    }
     const connection = deps.connect(deps.viewerAccess);
     connections.push(connection);
-    const viewer = open(connection);
-    const doubt = await compareClusters(cluster, viewer);
-    return [...(await lookForInTreeController({ ...sight, viewer })), ...doubt];
+    const viewer = readingCluster(connection, deadline);
+    const same = await isSameCluster(cluster, viewer);
+    if (same === false) throw new CommandError(ELSEWHERE);
+    const doubt: readonly Finding[] = same === true ? [] : [UNSURE];
+    const found = await lookForInTreeController({ ...sight, viewer });
+    const judged = [...(await join(found, () => lookForRights(question))), ...doubt];
+    if (!options.events) return judged;
+    const version = await cluster.poolVersion();
+    if (!version.ok) return judged;
+    const webhook = await deps.store.webhook(options.name);
+    return [...judged, ...(await tryEvents(options, { connection, version: version.value, webhook, ...deps }))];
   } finally {
     await Promise.all(connections.map((connection) => connection.close()));
   }
 }
 
-/** A kubeconfig that leads elsewhere would say nothing of this cluster. */
-async function compareClusters(cluster: Cluster, viewer: Cluster): Promise<readonly Finding[]> {
-  const [own, seen] = await Promise.all([cluster, viewer].map(uidOfCluster));
-  if (own !== undefined && seen !== undefined && own !== seen) {
-    throw new CommandError(
-      "the kubeconfig leads to another cluster than the registry: give --context, or another file",
-    );
-  }
-  if (own !== undefined && seen !== undefined) return [];
-  return [{ verdict: "bad", text: "whether the kubeconfig leads to the same cluster cannot be told" }];
+interface Trial {
+  readonly connection: Connection;
+  readonly version: string;
+  readonly webhook: ClusterWebhook | undefined;
+  readonly readNotices: NoticeReader | undefined;
 }
 
-/** The UID of `kube-system`, by which clusters are told apart. */
-async function uidOfCluster(cluster: Cluster): Promise<string | undefined> {
-  const answer = await cluster.get(NAMESPACES, { name: "kube-system" });
-  const metadata = answer.ok && isRecord(answer.value) ? answer.value["metadata"] : undefined;
-  const uid = isRecord(metadata) ? metadata["uid"] : undefined;
-  return typeof uid === "string" ? uid : undefined;
+async function tryEvents(
+  { namespace = "default", waitSeconds }: CheckOptions,
+  { connection, version, webhook, readNotices }: Trial,
+): Promise<readonly Finding[]> {
+  if (webhook === undefined || Object.values(webhook).every((one) => one === undefined)) {
+    return [{ verdict: "note", text: "nothing is registered that tells of changes: passes go by the schedule" }];
+  }
+  if (readNotices === undefined) {
+    const text = "events were not tried: say where the functions log, by --dir, or by --log-groups on AWS";
+    return [{ verdict: "unseen", text }];
+  }
+  return lookForDelivery({ connection, version, namespace, webhook, waitMs: waitSeconds * 1_000, readNotices });
+}
+
+const UNSURE: Finding = {
+  verdict: "bad",
+  text: "whether the kubeconfig leads to the same cluster cannot be told",
+};
+
+/** A cluster that does not answer is asked nothing more. */
+async function join(found: readonly Finding[], more: () => Promise<readonly Finding[]>): Promise<readonly Finding[]> {
+  const [reached, ...others] = found;
+  if (reached === undefined || reached.verdict === "bad") return found;
+  return [reached, ...(await more()), ...others];
 }
 
 const MARKS: Readonly<Record<Finding["verdict"], string>> = { good: "ok", bad: "NO", unseen: "??", note: "--" };
@@ -105,15 +131,17 @@ interface Checked {
   readonly findings: readonly Finding[];
 }
 
-function format({ name, access: { server, mode }, findings }: Checked, { command, output }: ClusterOptions): string {
+function format({ name, access, findings }: Checked, { command, output }: CheckOptions): string {
   const good = isGreen(findings);
+  const { mode } = access;
+  const server = describeReach(access);
   if (command === "check" && output === "json") {
     return `${JSON.stringify({ cluster: name, server, mode, good, findings }, null, 2)}\n`;
   }
   const lines = findings.map(({ verdict, text }) => `  ${MARKS[verdict]}  ${text}`);
   const isWhole = findings.every(({ verdict }) => verdict !== "unseen");
   const verdict = good
-    ? `KubeVirt's own pool controller is not seen to run${isWhole ? "" : ", as far as could be seen (??)"}.`
+    ? `Nothing against acting was found${isWhole ? "" : ", as far as could be seen (??)"}.`
     : "The functions must not act here.";
   return `${name} (${server}), mode ${mode}\n${lines.join("\n")}\n${verdict}\n`;
 }

@@ -1,0 +1,290 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { parseAllDocuments } from "yaml";
+import { runAdd, runCredentials } from "../../infra/cli/add.ts";
+import { parseClusterOptions } from "../../infra/cli/cluster-options.ts";
+import { formatEntry, formatJson } from "../../infra/cli/entries.ts";
+import type { Outcome } from "../../infra/cli/registration.ts";
+import { createFileStore, type RegistryStore } from "../../infra/cli/registry-store.ts";
+import { runRemove } from "../../infra/cli/remove.ts";
+import { runRotate } from "../../infra/cli/rotate.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
+import { hashSecret } from "../../shared/events/signatures.ts";
+import { aFolder } from "../control-plane/support.ts";
+import { aWire, ok, on, refusal, type Wire } from "../support/transport.ts";
+
+const TOKEN = "s3cr3t-token";
+const SERVER = "https://api.example";
+const ENDPOINT = ["--endpoint", "https://vmpools.example"];
+const BY_TOKEN = ["--server", SERVER, "--token-stdin"];
+/** Of the kubeconfig's context `admin`. */
+const ADMIN: ServerAccess = { server: SERVER, auth: { kind: "token", token: "admin-t0ken" }, mode: "observe" };
+
+interface Given {
+  readonly store?: RegistryStore;
+  readonly stdin?: string;
+  /** What stands for every cluster. */
+  readonly wire?: Wire;
+  readonly answer?: boolean;
+}
+
+function aStore(): RegistryStore {
+  return createFileStore(join(aFolder(), "registry.json"));
+}
+
+async function cluster(store: RegistryStore, args: readonly string[], given: Given = {}): Promise<Outcome> {
+  const parsed = parseClusterOptions(args);
+  if (parsed.kind !== "options") throw new Error(parsed.kind === "wrong" ? parsed.message : "help");
+  const { options } = parsed;
+  const deps = {
+    store,
+    readText: async (file: string) => (file === "-" ? (given.stdin ?? TOKEN) : readFile(file, "utf8")),
+    readContext: () => ({ access: ADMIN, namespace: undefined }),
+    connect: () => given.wire ?? aWire(),
+    session: async () => undefined,
+    confirm: async () => given.answer,
+  };
+  switch (options.command) {
+    case "add":
+      return runAdd(options, deps);
+    case "credentials":
+      return runCredentials(options, deps);
+    case "rotate":
+      return runRotate(options, deps);
+    case "remove":
+      return runRemove(options, deps);
+    default:
+      throw new Error("another command is meant");
+  }
+}
+
+/** Every secret that the outcome shows, as often as it shows it. */
+function secretsIn({ stdout, stderr }: Outcome): readonly string[] {
+  return [stdout, ...stderr].join("\n").match(/(?<=admission\/|events: )[\w+/=-]{43,}/g) ?? [];
+}
+
+function documentsOf({ stdout }: Outcome): readonly unknown[] {
+  return [...parseAllDocuments(stdout)].map((document): unknown => document.toJS());
+}
+
+it("registers a cluster in mode observe and keeps hashes alone", async () => {
+  const store = aStore();
+  const args = ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--source", "admission,audit,standard-webhooks"];
+  const added = await cluster(store, [...args, "--namespaces", "ci"]);
+  expect(added.exitCode).toBe(0);
+  expect(await store.access("west")).toEqual({
+    server: SERVER,
+    auth: { kind: "token", token: TOKEN },
+    mode: "observe",
+    namespaces: ["ci"],
+  });
+  const [path = "", ...others] = [...new Set(secretsIn(added))];
+  const [bearer = "", key = ""] = others;
+  expect(others).toHaveLength(2);
+  expect(key).toMatch(/^whsec_[\w+/]{43}=$/);
+  expect(await store.webhook("west")).toEqual({
+    path: [hashSecret(path)],
+    bearer: [hashSecret(bearer)],
+    standardWebhooks: [key],
+  });
+});
+
+it("shows a secret in the manifests or beside them, once, and the token of the cluster never", async () => {
+  const args = ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--source", "admission,bearer"];
+  const added = await cluster(aStore(), args);
+  const [beside, ...more] = added.stderr.filter((line) => line.includes("bearer token for"));
+  expect(more).toEqual([]);
+  expect(beside).toMatch(/^ {2}bearer token for https:\/\/vmpools\.example\/clusters\/west\/events: [\w-]{43}$/);
+  expect(added.stderr.join("\n")).not.toContain("/admission/");
+  expect(added.stdout).toContain("https://vmpools.example/clusters/west/admission/");
+  expect([added.stdout, ...added.stderr].join("\n")).not.toContain(TOKEN);
+});
+
+it("prints what kubectl understands: objects in YAML 1.1, which takes a bare off for no", async () => {
+  const added = await cluster(aStore(), ["add", "west", ...BY_TOKEN, ...ENDPOINT]);
+  expect(documentsOf(added).length).toBeGreaterThan(4);
+  expect(added.stdout).toMatch(/- "off"/);
+  expect(added.stdout).not.toMatch(/: (off|on|yes|no)$/m);
+});
+
+it("prints the rights alone where nothing is to tell of changes", async () => {
+  const store = aStore();
+  const added = await cluster(store, ["add", "west", ...BY_TOKEN, "--source", "none"]);
+  expect(added.stdout).toContain("kind: ClusterRole");
+  expect(added.stdout).not.toContain("Webhook");
+  expect(await store.webhook("west")).toEqual({});
+});
+
+it("needs to know where the functions are called", async () => {
+  await expect(cluster(aStore(), ["add", "west", ...BY_TOKEN])).rejects.toThrow("--endpoint is missing");
+});
+
+it.each([
+  ["", "standard input holds no token"],
+  ["two words", "standard input holds no token"],
+])("takes no token from %j", async (stdin, message) => {
+  await expect(cluster(aStore(), ["add", "west", ...BY_TOKEN, ...ENDPOINT], { stdin })).rejects.toThrow(message);
+});
+
+it("registers a cluster of EKS without an address of its own", async () => {
+  const store = aStore();
+  const role = "arn:aws:iam::123456789012:role/functions";
+  const added = await cluster(store, [
+    "add",
+    "west",
+    "--eks",
+    "prod",
+    "--region",
+    "eu-west-1",
+    "--role-arn",
+    role,
+    ...ENDPOINT,
+  ]);
+  const auth = { kind: "eks", clusterName: "prod", region: "eu-west-1", roleArn: role };
+  expect(await store.access("west")).toEqual({ auth, mode: "observe" });
+  expect(added.stderr.join("\n")).toContain("access entry");
+  await expect(cluster(store, ["add", "east", "--eks", "prod", ...ENDPOINT])).rejects.toThrow(
+    "--eks needs --eks-region",
+  );
+});
+
+it("lets Google push in the name of one account alone", async () => {
+  const store = aStore();
+  await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--source", "gke", "--oidc-subject", "1234"]);
+  const audience = "https://vmpools.example/clusters/west/events";
+  expect(await store.webhook("west")).toEqual({
+    oidc: { issuer: "https://accounts.google.com", audience, subject: "1234" },
+  });
+});
+
+it("asks the cluster who signs the tokens of Knative", async () => {
+  const store = aStore();
+  const wire = aWire(on("GET /.well-known/openid-configuration", ok({ issuer: "https://oidc.example/west" })));
+  await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--source", "knative"], { wire });
+  expect(await store.webhook("west")).toMatchObject({ oidc: { issuer: "https://oidc.example/west" } });
+  const silent = aWire(on("GET /.well-known/openid-configuration", refusal(403, "Forbidden")));
+  const args = ["add", "east", ...BY_TOKEN, ...ENDPOINT, "--source", "knative"];
+  await expect(cluster(store, args, { wire: silent })).rejects.toThrow("--oidc-issuer is missing");
+});
+
+it("says of whom credentials are that the roles are not bound to", async () => {
+  const claims = (sub: string) =>
+    `e30.${Buffer.from(JSON.stringify({ sub, exp: 1_800_000_000 })).toString("base64url")}.x`;
+  const add = async (stdin: string) => {
+    const store = aStore();
+    const { stdout, stderr } = await cluster(store, ["add", "west", ...BY_TOKEN, "--source", "none"], { stdin });
+    return { stdout, notes: stderr.join("\n") };
+  };
+  const own = await add(claims("system:serviceaccount:vmpool-functions:vmpool-functions"));
+  expect(own.notes).not.toContain("note");
+  expect(own.stdout).toContain("kind: ServiceAccount");
+  const other = await add(claims("system:serviceaccount:ci:deployer"));
+  expect(other.notes).toContain("the token of the ServiceAccount ci/deployer must be of a member of the group");
+  expect((await add("opaque")).notes).toContain("the token must be of a member of the group vmpool-functions");
+});
+
+it("registers no name twice, unless it is told to; then with new secrets, and to observe", async () => {
+  const store = aStore();
+  const args = ["add", "west", ...BY_TOKEN, ...ENDPOINT];
+  await cluster(store, args);
+  const access = await store.access("west");
+  if (access === undefined) throw new Error("west is not registered");
+  await store.write("west", { access: { ...access, mode: "act" } });
+  const before = await store.webhook("west");
+  await expect(cluster(store, args)).rejects.toThrow("west is registered already (https://api.example): --replace");
+  expect(await store.webhook("west")).toEqual(before);
+  await cluster(store, [...args, "--replace"]);
+  expect(await store.access("west")).toMatchObject({ mode: "observe" });
+  expect(await store.webhook("west")).not.toEqual(before);
+});
+
+it("registers nothing that the cluster has refused, so that the same command can be run again", async () => {
+  const store = aStore();
+  const lists = [
+    "/api/v1",
+    "/apis/rbac.authorization.k8s.io/v1",
+    "/apis/flowcontrol.apiserver.k8s.io/v1",
+    "/apis/admissionregistration.k8s.io/v1",
+  ];
+  const wire = aWire(...lists.map((path) => on(`GET ${path}`, refusal(403, "Forbidden"))));
+  const refused = await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--apply"], { wire });
+  expect(refused.exitCode).toBe(1);
+  expect(refused.stderr.join("\n")).toMatch(/west is not registered: mend what was refused/);
+  expect(await store.access("west")).toBeUndefined();
+  expect(secretsIn(refused)).toEqual([]);
+});
+
+it("has two secrets valid while they are rotated, and ends either", async () => {
+  const store = aStore();
+  await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--source", "admission,bearer"]);
+  const old = await store.webhook("west");
+  const rotated = await cluster(store, ["rotate", "west", ...ENDPOINT]);
+  const secrets = [...new Set(secretsIn(rotated))];
+  expect(secrets).toHaveLength(2);
+  const [path = "", bearer = ""] = secrets.map(hashSecret);
+  expect(await store.webhook("west")).toEqual({
+    path: [path, ...(old?.path ?? [])],
+    bearer: [bearer, ...(old?.bearer ?? [])],
+  });
+  expect(documentsOf(rotated)).toHaveLength(2);
+  await expect(cluster(store, ["rotate", "west", ...ENDPOINT])).rejects.toThrow("has two valid secrets already");
+
+  expect(await cluster(store, ["rotate", "west", "--drop-new", "--source", "bearer"])).toMatchObject({ exitCode: 0 });
+  expect(await store.webhook("west")).toEqual({ path: [path, ...(old?.path ?? [])], bearer: old?.bearer });
+  await cluster(store, ["rotate", "west", "--drop-old"]);
+  expect(await store.webhook("west")).toEqual({ path: [path], bearer: old?.bearer });
+  expect((await cluster(store, ["rotate", "west", "--drop-old"])).stderr).toEqual([
+    "west has one secret of a kind: there is none to drop",
+  ]);
+  await expect(cluster(store, ["rotate", "west", "--source", "standard-webhooks"])).rejects.toThrow("no such secret");
+});
+
+it("changes the credentials and nothing else; another cluster is observed first", async () => {
+  const store = aStore();
+  await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--namespaces", "ci"]);
+  const access = await store.access("west");
+  const webhook = await store.webhook("west");
+  if (access === undefined) throw new Error("west is not registered");
+  await store.write("west", { access: { ...access, mode: "act" } });
+  await cluster(store, ["credentials", "west", ...BY_TOKEN], { stdin: "n3w" });
+  const auth = { kind: "token", token: "n3w" };
+  expect(await store.access("west")).toEqual({ server: SERVER, auth, mode: "act", namespaces: ["ci"] });
+  expect(await store.webhook("west")).toEqual(webhook);
+  const moved = await cluster(store, ["credentials", "west", "--server", "https://other.example", "--token-stdin"]);
+  expect(moved.stderr.join("\n")).toContain("it was https://api.example: its mode is observe now");
+  expect(await store.access("west")).toMatchObject({ mode: "observe" });
+});
+
+it("removes a cluster when it is sure", async () => {
+  const store = aStore();
+  await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT]);
+  await expect(cluster(store, ["remove", "west"])).rejects.toThrow("--yes removes west without a question");
+  expect(await cluster(store, ["remove", "west"], { answer: false })).toMatchObject({
+    exitCode: 1,
+    stderr: ["west stays"],
+  });
+  const removed = await cluster(store, ["remove", "west"], { answer: true });
+  expect(removed.stderr.join("\n")).toContain("vmpool-functions-notices");
+  expect(await store.names()).toEqual([]);
+  await expect(cluster(store, ["remove", "west", "--yes"])).rejects.toThrow('there is no cluster "west"');
+});
+
+it("shows no secret of a registration, but the beginning of its hash", async () => {
+  const store = aStore();
+  const added = await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--source", "bearer,standard-webhooks"]);
+  const entry = {
+    name: "west",
+    access: await store.access("west"),
+    webhook: await store.webhook("west"),
+    problem: undefined,
+  };
+  const shown = formatEntry(entry) + JSON.stringify(formatJson(entry));
+  const secrets = secretsIn(added);
+  expect(secrets).toHaveLength(2);
+  for (const secret of [...secrets, TOKEN]) {
+    expect(shown).not.toContain(secret);
+    expect(shown).not.toContain(hashSecret(secret));
+    if (secret !== TOKEN) expect(shown).toContain(hashSecret(secret).slice(0, 8));
+  }
+});
