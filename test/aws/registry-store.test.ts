@@ -1,0 +1,130 @@
+/** The registry as the cluster command writes it to SSM: what the functions read is what was written. */
+import { DescribeParametersCommand, GetParametersByPathCommand, SSMClient } from "@aws-sdk/client-ssm";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { createSsmStore } from "../../infra/cli/registry-store.ts";
+import type { ServerAccess } from "../../shared/clusters/access.ts";
+import { createSsmRegistry } from "../../shared/clusters/registry.ts";
+import { startMoto } from "../support/moto.ts";
+
+const ACCESS: ServerAccess = {
+  server: "https://west.example",
+  auth: { kind: "token", token: "s3cr3t" },
+  mode: "observe",
+};
+const WEBHOOK = { path: ["a".repeat(64)] };
+
+let moto: Awaited<ReturnType<typeof startMoto>>;
+let client: SSMClient;
+
+beforeAll(async () => {
+  moto = await startMoto();
+  const credentials = { accessKeyId: "test", secretAccessKey: "test" };
+  client = new SSMClient({ endpoint: moto.endpoint, region: "eu-west-1", credentials });
+});
+
+afterAll(async () => {
+  client.destroy();
+  await moto.stop();
+});
+
+let count = 0;
+
+/** Nobody else's. */
+function aPrefix(): string {
+  count += 1;
+  return `/test-${count}/clusters`;
+}
+
+/** Sends until somebody else's command, which is lost. */
+function cutOffBefore(command: string): Pick<SSMClient, "send"> {
+  const broken = new SSMClient({
+    endpoint: moto.endpoint,
+    region: "eu-west-1",
+    credentials: { accessKeyId: "t", secretAccessKey: "t" },
+  });
+  broken.middlewareStack.add(
+    (next) => async (args) => {
+      if (JSON.stringify(args.input).includes(command))
+        throw Object.assign(new Error("s3cr3t of arn:aws:…"), { name: "AccessDeniedException" });
+      return next(args);
+    },
+    { step: "initialize" },
+  );
+  return broken;
+}
+
+async function parametersBelow(prefix: string): Promise<readonly string[]> {
+  const { Parameters = [] } = await client.send(new GetParametersByPathCommand({ Path: prefix, Recursive: true }));
+  return Parameters.map(({ Name = "" }) => Name.slice(prefix.length + 1)).sort();
+}
+
+it("writes both halves as encrypted parameters, which the functions' registry reads", async () => {
+  const prefix = aPrefix();
+  const store = createSsmStore(prefix, client);
+  await store.write("west", { access: ACCESS, webhook: WEBHOOK }, { isNew: true });
+  const registry = createSsmRegistry(prefix, { client });
+  expect(await registry.access("west")).toEqual(ACCESS);
+  expect(await registry.webhook("west")).toEqual(WEBHOOK);
+  const filter = { Key: "Name", Option: "BeginsWith", Values: [prefix] };
+  const { Parameters = [] } = await client.send(new DescribeParametersCommand({ ParameterFilters: [filter] }));
+  expect(Parameters.map(({ Name, Type, Tier }) => ({ Name, Type, Tier }))).toEqual([
+    { Name: `${prefix}/west/webhook`, Type: "SecureString", Tier: "Advanced" },
+    { Name: `${prefix}/west/access`, Type: "SecureString", Tier: "Advanced" },
+  ]);
+});
+
+it("changes one half and leaves the other", async () => {
+  const store = createSsmStore(aPrefix(), client);
+  await store.write("west", { access: ACCESS, webhook: WEBHOOK }, { isNew: true });
+  await store.write("west", { access: { ...ACCESS, mode: "act" } });
+  expect(await store.access("west")).toEqual({ ...ACCESS, mode: "act" });
+  await store.write("west", { webhook: {} });
+  expect(await store.webhook("west")).toEqual({});
+  expect(await store.access("west")).toEqual({ ...ACCESS, mode: "act" });
+});
+
+it("does not write over an entry that somebody has made meanwhile, nor half of one that is gone", async () => {
+  const prefix = aPrefix();
+  const store = createSsmStore(prefix, client);
+  await store.write("west", { access: ACCESS }, { isNew: true });
+  const other = { ...ACCESS, server: "https://other.example" };
+  await expect(store.write("west", { access: other }, { isNew: true })).rejects.toThrow("by somebody else just now");
+  expect(await store.access("west")).toEqual(ACCESS);
+  await expect(store.write("east", { webhook: WEBHOOK })).rejects.toThrow("no longer in the registry");
+  expect(await parametersBelow(prefix)).toEqual(["west/access"]);
+});
+
+it("registers nobody before both halves are there; the same command finishes what was cut off", async () => {
+  const prefix = aPrefix();
+  const entry = { access: ACCESS, webhook: { path: ["b".repeat(64)] } };
+  const failure = await createSsmStore(prefix, cutOffBefore("/west/access"))
+    .write("west", entry, { isNew: true })
+    .catch((error: unknown) => String(error));
+  expect(failure).toContain(`the parameter ${prefix}/west/access was not changed (AccessDeniedException)`);
+  expect(failure).not.toContain("s3cr3t");
+  expect(await parametersBelow(prefix)).toEqual(["west/webhook"]);
+  const store = createSsmStore(prefix, client);
+  expect(await store.names()).toEqual([]);
+  expect(await store.access("west")).toBeUndefined();
+  await store.write("west", { access: ACCESS, webhook: WEBHOOK }, { isNew: true });
+  expect(await store.webhook("west")).toEqual(WEBHOOK);
+});
+
+it("removes the half first that lets events in, and finishes what was cut off", async () => {
+  const prefix = aPrefix();
+  const store = createSsmStore(prefix, client);
+  await store.write("west", { access: ACCESS, webhook: WEBHOOK }, { isNew: true });
+  await expect(createSsmStore(prefix, cutOffBefore("/west/access")).remove("west")).rejects.toThrow("was not changed");
+  expect(await parametersBelow(prefix)).toEqual(["west/access"]);
+  await store.remove("west");
+  expect(await parametersBelow(prefix)).toEqual([]);
+});
+
+it("refuses an entry that no parameter can hold before it writes any of it", async () => {
+  const prefix = aPrefix();
+  const namespaces = Array.from({ length: 400 }, (_, index) => `a-namespace-with-a-long-name-${index}`);
+  const entry = { access: { ...ACCESS, namespaces }, webhook: WEBHOOK };
+  const store = createSsmStore(prefix, client);
+  await expect(store.write("west", entry, { isNew: true })).rejects.toThrow("SSM takes 8192: name fewer namespaces");
+  expect(await parametersBelow(prefix)).toEqual([]);
+});
