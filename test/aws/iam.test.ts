@@ -31,6 +31,14 @@ describe("a call is allowed", () => {
   });
 });
 
+it("is judged by what it is not, too", () => {
+  const statements = [allow(["*"], ["*"], { ArnNotLike: { "aws:PrincipalArn": ["arn:aws:iam::1:role/a*"] } })];
+  const call = { action: "events:PutEvents", resource: "bus" };
+  expect(isAllowed(statements, { ...call, context: { "aws:PrincipalArn": "arn:aws:iam::1:role/b" } })).toBe(true);
+  expect(isAllowed(statements, { ...call, context: { "aws:PrincipalArn": "arn:aws:iam::1:role/ab" } })).toBe(false);
+  expect(isAllowed(statements, call)).toBe(true);
+});
+
 describe("a call is denied", () => {
   const call = { action: "ssm:GetParameter", resource: `${CLUSTERS}/west/access` };
 

@@ -1,6 +1,6 @@
 /** Judges calls of AWS by the policies of roles, as IAM does with identity-based policies: an explicit denial wins, what nothing allows is denied. */
 import * as z from "zod";
-import type { Stack } from "./stack.ts";
+import { resourcesOf, type Stack } from "./stack.ts";
 
 /** One use of a permission. */
 export interface Call {
@@ -70,6 +70,16 @@ export function rolesOf({ resources }: Stack): readonly Role[] {
     });
 }
 
+const resourcePolicySchema = z.object({ Statement: statementSchema.extend({ Principal: z.literal("*") }) });
+
+/** What the bus itself says of those who put events on it; whom a statement is about stands in its condition. */
+export function busStatementsOf(stack: Stack): readonly Statement[] {
+  return resourcesOf(stack, "AWS::Events::EventBusPolicy").map(({ properties }) => {
+    const { Principal: _everybody, ...statement } = resourcePolicySchema.parse(properties).Statement;
+    return statement;
+  });
+}
+
 export function isAllowed(statements: readonly Statement[], call: Call): boolean {
   const matching = statements.filter((statement) => matches(statement, call));
   return matching.some(({ Effect }) => Effect === "Allow") && matching.every(({ Effect }) => Effect === "Allow");
@@ -101,17 +111,32 @@ function holds(condition: z.output<typeof conditionSchema>, context: Readonly<Re
     Object.entries(keys).every(([key, values]) => {
       const compare = OPERATORS[operator];
       if (compare === undefined) throw new Error(`the condition operator ${operator} is not known here`);
-      const given = context[key];
-      return given !== undefined && values.some((value) => compare(given, value));
+      return compare(context[key], values);
     }),
   );
 }
 
-const OPERATORS: Readonly<Record<string, (given: string, value: string) => boolean>> = {
-  StringEquals: (given, value) => given === value,
-  StringLike: isLike,
-  ArnEquals: isLike,
-  ArnLike: isLike,
+type Compare = (given: string | undefined, values: readonly string[]) => boolean;
+
+const some =
+  (compare: (given: string, value: string) => boolean): Compare =>
+  (given, values) =>
+    given !== undefined && values.some((value) => compare(given, value));
+/** Holds without the key, too. */
+const none =
+  (compare: (given: string, value: string) => boolean): Compare =>
+  (given, values) =>
+    !some(compare)(given, values);
+const isEqual = (given: string, value: string) => given === value;
+
+const OPERATORS: Readonly<Record<string, Compare>> = {
+  StringEquals: some(isEqual),
+  StringNotEquals: none(isEqual),
+  StringLike: some(isLike),
+  ArnEquals: some(isLike),
+  ArnNotEquals: none(isLike),
+  ArnLike: some(isLike),
+  ArnNotLike: none(isLike),
 };
 
 /** `*` stands for any characters, `?` for one. */
