@@ -41,6 +41,8 @@ export interface LambdaOptions {
   /** Stands in for AWS. */
   readonly endpoint: string;
   readonly logFormat?: "JSON" | "Text";
+  /** Only counts for JSON, as in Lambda. */
+  readonly logLevel?: string;
 }
 
 export type Outcome =
@@ -303,7 +305,7 @@ function spawnRuntime(options: LambdaOptions, { task, runtime, tmp }: Folders, a
 
 /** The variables that Lambda documents, and the function's own. */
 function environmentOf(options: LambdaOptions, { task, runtime, tmp }: Folders): Record<string, string> {
-  const { functionName, memoryMb, region, logFormat = "Text" } = options;
+  const { functionName, memoryMb, region, logFormat = "Text", logLevel } = options;
   return {
     ...options.environment,
     PATH: "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
@@ -321,6 +323,7 @@ function environmentOf(options: LambdaOptions, { task, runtime, tmp }: Folders):
     AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${functionName}`,
     AWS_LAMBDA_LOG_STREAM_NAME: "2026/01/01/[$LATEST]0123456789abcdef0123456789abcdef",
     AWS_LAMBDA_LOG_FORMAT: logFormat,
+    ...(logLevel === undefined ? {} : { AWS_LAMBDA_LOG_LEVEL: logLevel }),
     AWS_REGION: region,
     AWS_DEFAULT_REGION: region,
     AWS_ACCESS_KEY_ID: options.accessKeyId,

@@ -141,6 +141,8 @@ export interface TestClusterOptions {
   readonly standIn: boolean;
   /** The API server tells a listener of changes. */
   readonly webhooks: boolean;
+  /** More flags of the API server. */
+  readonly apiserverFlags?: readonly string[];
   /** Hears of what takes its time. */
   readonly onProgress?: (step: string) => void;
 }
@@ -155,13 +157,15 @@ export interface TestCluster extends ClusterUse {
 
 /** Starts a cluster in a temporary folder. */
 export async function startTestCluster(options: TestClusterOptions): Promise<TestCluster> {
-  const { standIn, webhooks, onProgress } = options;
+  const { standIn, webhooks, apiserverFlags = [], onProgress } = options;
   const dir = await mkdtemp(join(tmpdir(), "end-to-end-"));
   const signal = new AbortController().signal;
   onProgress?.("starting a control plane");
   const binaries = await findBinaries({ env: process.env, onProgress: () => undefined, signal });
   const events = webhooks ? await listenForEvents(dir, CLUSTER_NAME) : undefined;
-  const plane = await startLocalCluster({ dir, binaries, events, onProgress: () => undefined, signal });
+  const changes = events ?? { apiserverFlags: [], manifests: [] };
+  const flags = { ...changes, apiserverFlags: [...changes.apiserverFlags, ...apiserverFlags] };
+  const plane = await startLocalCluster({ dir, binaries, events: flags, onProgress: () => undefined, signal });
   const connection = openConnection(plane.access);
   const logged: LogLine[] = [];
   const logger = createListLogger(logged);
