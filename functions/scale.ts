@@ -10,7 +10,7 @@ import {
 } from "../shared/clusters/cluster.ts";
 import { createDirectory, type Directory, type ReachableCluster } from "../shared/clusters/directory.ts";
 import { type KubernetesStatus, statusObject, statusOfFailure } from "../shared/clusters/kubernetes-status.ts";
-import { openRegistry } from "../shared/clusters/registry.ts";
+import { openRegistry, RegistryError } from "../shared/clusters/registry.ts";
 import {
   applyScale,
   fetchScale,
@@ -77,7 +77,8 @@ export function createScale(deps: () => ScaleDeps) {
     async (event, context): Promise<HttpAnswer | ScaleResult> => {
       const deadline = AbortSignal.timeout(Math.max(1, context.getRemainingTimeInMillis() - TIME_RESERVE_MS));
       const call: Call = { deps: deps(), deadline };
-      return "detail-type" in event ? serveRequest(event, call) : answer(event, call);
+      if ("detail-type" in event) return serveRequest(event, call);
+      return answer(event, call).catch((error: unknown) => refuseUnusable(error, event, call));
     },
   );
 }
@@ -112,6 +113,15 @@ async function answer(event: HttpEvent, call: Call): Promise<HttpAnswer> {
   if (isRead) return respond(found, await fetchScale(found.cluster, found.target), call);
   const read = readChange(event, found.target.place);
   return read.ok ? change(found, read.change, call) : refuse(read.status);
+}
+
+/** A registration that is of no use now is not the client's to mend. */
+function refuseUnusable(error: unknown, { pathParameters }: HttpEvent, { deps }: Call): HttpAnswer {
+  if (!(error instanceof RegistryError)) throw error;
+  const { kind, message } = error;
+  deps.logger.error("cluster cannot be read", { cluster: pathParameters?.["cluster"], kind, message });
+  const shown = "the registration of the cluster cannot be used: the function's log says why";
+  return refuse(statusObject("ServiceUnavailable", shown));
 }
 
 /** What the client wants done; refused before anything is sent where it cannot be meant. */

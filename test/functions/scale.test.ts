@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { createScale, type ScaleResult } from "../../functions/scale.ts";
 import type { ServerAccess } from "../../shared/clusters/access.ts";
+import { RegistryError } from "../../shared/clusters/registry.ts";
 import type { ApiResponse } from "../../shared/clusters/connection.ts";
 import { parseJson } from "../../shared/planning/json.ts";
 import type { HttpAnswer } from "../../shared/runtime/http.ts";
@@ -349,6 +350,21 @@ describe("what is refused before the cluster is asked", () => {
     expect(await request({ parameters: { cluster: "east" } })).toEqual(
       aRefusal(404, "NotFound", 'no cluster "east" is registered'),
     );
+  });
+
+  it("is a cluster whose registration is of no use: only the log says why", async () => {
+    const { directory } = aDirectory({}, () => NOW);
+    const bad = new RegistryError("the cluster registry /clusters/west/access is not valid: auth.token: expected text");
+    const find = async () => Promise.reject(bad);
+    const log = aLog();
+    const deps = { directory: { ...directory, find }, wakeUps: aMailbox(), now: () => NOW, sleep: async () => {} };
+    const answer = await createScale(() => ({ ...deps, logger: log }))(aRequest({}), aContext(25_000));
+
+    expect(answer).toMatchObject({ statusCode: 503, body: expect.stringContaining('"reason":"ServiceUnavailable"') });
+    expect(JSON.stringify(answer)).not.toContain("auth.token");
+    expect(log.lines).toMatchObject([
+      { level: "error", message: "cluster cannot be read", fields: { cluster: "west", message: bad.message } },
+    ]);
   });
 
   it.each([
