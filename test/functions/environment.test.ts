@@ -36,9 +36,12 @@ const FAULTY = { PASSES_QUEUE_URL: "s3cr3t", STOPPED: "s3cr3t", RESYNC_SETTLED_M
 
 const told = runFunctions();
 
-/** Imports the functions in a process of its own and sends each an event; says which settings were read at import, and what came of the events. */
+/** Imports the functions in a process of its own and sends each an event; says which settings were read at import, what came of the events, and which modules were loaded. */
 function runFunctions(): unknown {
   const script = `
+    import { registerHooks } from "node:module";
+    const loaded = [];
+    registerHooks({ load: (url, context, next) => (loaded.push(url), next(url, context)) });
     const settings = new Set(${JSON.stringify(SETTINGS)});
     const read = [];
     process.env = new Proxy(process.env, { get: (env, key) => (settings.has(key) && read.push(key), env[key]) });
@@ -49,7 +52,7 @@ function runFunctions(): unknown {
     const problems = {};
     for (const [name, event] of Object.entries(${JSON.stringify(EVENTS)}))
       problems[name] = await handlers[name](event, { getRemainingTimeInMillis: () => 10000 }).then(() => "none", String);
-    console.log(JSON.stringify({ atImport, atEvent: [...new Set(read)], problems }));
+    console.log(JSON.stringify({ atImport, atEvent: [...new Set(read)], problems, loaded }));
   `;
   const args = ["--disable-warning=ExperimentalWarning", "--input-type=module", "--eval", script];
   const options = { env: { PATH: "/usr/bin:/bin", ...FAULTY }, encoding: "utf8", stdio: "pipe" } as const;
@@ -73,4 +76,10 @@ it.each([
 
 it("shows no value of the environment", () => {
   expect(JSON.stringify(told)).not.toContain("s3cr3t");
+});
+
+it("starts without the clients that only clusters of EKS need, and without those that only commands use", () => {
+  const loaded = expect.arrayContaining([expect.stringContaining("/shared/clusters/connection.ts")]);
+  expect(told).toMatchObject({ loaded });
+  expect(JSON.stringify(told)).not.toMatch(/client-eks|credential-providers|clusters\/eks\.ts|@kubernetes/);
 });
