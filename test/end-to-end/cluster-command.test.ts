@@ -4,10 +4,12 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { parseAllDocuments } from "yaml";
 import * as z from "zod";
+import { lookForDelivery, type NoticeReader } from "../../infra/cli/delivery.ts";
 import { describeRight, lookForRights } from "../../infra/cli/rights.ts";
 import { type Right, rightsNeeded } from "../../infra/kubernetes/manifests.ts";
 import { type Connection, openConnection } from "../../shared/clusters/connection.ts";
 import { createFileRegistry } from "../../shared/clusters/registry.ts";
+import { CHECK_NOTICE, NOTICE_SOURCES } from "../../shared/events/changes.ts";
 import { type CommandOutcome, run } from "../support/command.ts";
 import { type EventsWorld, startEventsWorld } from "../support/events-world.ts";
 import { eventually } from "../support/eventually.ts";
@@ -34,6 +36,49 @@ function cluster(...args: readonly string[]): Promise<CommandOutcome> {
 }
 
 const signal = () => AbortSignal.timeout(30_000);
+
+describe("the check of events", () => {
+  beforeAll(() => world.startFunctions({ resyncSeconds: 0 }));
+
+  /** As it looks into a log file, with the lines of this process. */
+  const readNotices: NoticeReader = async (pool) =>
+    world.logged
+      .filter(({ message, fields }) => message === CHECK_NOTICE && fields["pool"] === pool)
+      .map(({ fields }) => ({ source: z.enum(NOTICE_SOURCES).parse(fields["source"]), at: Date.now() }));
+
+  const check = (waitMs: number) =>
+    lookForDelivery({
+      connection: world.connection,
+      version: "v1beta1",
+      namespace: "default",
+      webhook: world.events?.webhook,
+      waitMs,
+      readNotices,
+    });
+
+  it("tells what has told of a harmless change, and leaves nothing behind", async () => {
+    const findings = await check(60_000);
+    const told = findings.map(({ verdict, text }) => `${verdict} ${text.split(" tells of changes")[0]}`);
+    expect(told.toSorted()).toEqual(["good the admission webhook", "good the audit webhook of the API server"]);
+    expect(await world.kubectl("get", "vmpool", "--namespace=default", "-o", "name")).toBe("");
+  });
+
+  it("misses the webhook that is not applied", async () => {
+    await world.setAdmission(false);
+    const findings = await check(5_000);
+    expect(findings).toContainEqual({
+      verdict: "bad",
+      text: expect.stringContaining("the admission webhook told nothing within 5 s"),
+    });
+    expect(findings).toContainEqual({
+      verdict: "good",
+      text: expect.stringContaining("the audit webhook of the API server tells"),
+    });
+    await world.setAdmission(true);
+  });
+
+  afterAll(() => world.stopFunctions());
+});
 
 describe("a cluster that is added by a context", () => {
   const context = () => world.kubectl("config", "current-context").then((name) => name.trim());
