@@ -155,6 +155,31 @@ describe("what the functions write to machines", () => {
     expect(await notices()).toBe(before);
   });
 
+  it("wakes nobody while machines are refused: a claim is written before each try, and its notice leads to no other", async () => {
+    const namespace = await world.aNamespace();
+    const counted = "count/virtualmachines.kubevirt.io";
+    await namespace.kubectl("create", "quota", "machines", `--hard=${counted}=2`);
+    // What the quota's controller does, which does not run here.
+    const status = { hard: { [counted]: "2" }, used: { [counted]: "0" } };
+    await namespace.kubectl(
+      "patch",
+      "quota",
+      "machines",
+      "--subresource=status",
+      "--type=merge",
+      `--patch=${JSON.stringify({ status })}`,
+    );
+    await namespace.create(aPool(POOL, { replicas: 5 }));
+    await untilStatus(namespace, POOL, {
+      replicas: 2,
+      conditions: expect.arrayContaining([expect.objectContaining({ type: "ReplicaFailure", status: "True" })]),
+    });
+    // Were it otherwise, it would never be quiet again.
+    await untilQuiet(world);
+    const refused = passesOf(namespace).filter(({ result }) => result.failures.some((text) => /quota/.test(text)));
+    expect(refused.length).toBeGreaterThan(0);
+  });
+
   it("differs from what others write to them", async () => {
     const namespace = await world.aNamespace();
     await namespace.create(aPool(POOL, { replicas: 1 }));
