@@ -4,6 +4,7 @@ import { DescribeClusterCommand, EKSClient } from "@aws-sdk/client-eks";
 import { fromTemporaryCredentials } from "@aws-sdk/credential-providers";
 import { SignatureV4 } from "@smithy/signature-v4";
 import { type EksAuth, isAcceptedServer } from "./access.ts";
+import { awsErrorCode, isDenied } from "./aws-errors.ts";
 import { createEntryCache } from "./entry-cache.ts";
 import { UnreachableError } from "./unreachable.ts";
 
@@ -122,20 +123,14 @@ async function describe(client: Pick<EKSClient, "send">, auth: EksAuth): Promise
   return { server: endpoint, certificateAuthorityData: certificateAuthority.data };
 }
 
-const DENIED = new Set([
-  "AccessDeniedException",
-  "AccessDenied",
-  "UnrecognizedClientException",
-  "InvalidClientTokenId",
-]);
 const THROTTLED = new Set(["ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"]);
 
 /** What AWS says names accounts and roles: it stays in the cause. */
 function describeFailure({ clusterName, region, roleArn }: EksAuth, cause: unknown): UnreachableError {
-  const code = codeOf(cause);
+  const code = awsErrorCode(cause);
   const which = `the EKS cluster ${clusterName} in ${region}`;
   const who = roleArn === undefined ? "the function's role" : `the role ${roleArn}`;
-  if (DENIED.has(code)) {
+  if (isDenied(code)) {
     return new UnreachableError(`${which} cannot be looked up (${code}): allow ${who} eks:DescribeCluster on it`, {
       cause,
     });
@@ -152,18 +147,14 @@ function describeFailure({ clusterName, region, roleArn }: EksAuth, cause: unkno
 }
 
 function credentialsFailure({ roleArn }: EksAuth, cause: unknown): UnreachableError {
-  const code = codeOf(cause);
+  const code = awsErrorCode(cause);
   if (roleArn === undefined)
     return new UnreachableError(`the function has no AWS credentials (${code})`, { retryable: true, cause });
-  const retryable = !DENIED.has(code);
+  const retryable = !isDenied(code);
   const hint = retryable
     ? "STS does not answer; it is asked again"
     : "allow the function's role sts:AssumeRole on it, and name that role in its trust policy";
   return new UnreachableError(`the role ${roleArn} cannot be assumed (${code}): ${hint}`, { retryable, cause });
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error ? error.name : "unknown error";
 }
 
 /** SHA-256 as the signer wants it. */

@@ -2,6 +2,7 @@
 import { GetParameterCommand, GetParametersByPathCommand, SSMClient } from "@aws-sdk/client-ssm";
 import { parseJson } from "../planning/json.ts";
 import { CLUSTER_NAME } from "../planning/names.ts";
+import { awsErrorCode, isDenied } from "./aws-errors.ts";
 import { createEntryCache } from "./entry-cache.ts";
 import { RegistryError, type RegistrySource } from "./registry-source.ts";
 
@@ -51,7 +52,7 @@ async function readParameter(client: Pick<SSMClient, "send">, parameter: string)
     const answer = await client.send(new GetParameterCommand({ Name: parameter, WithDecryption: true }));
     return answer.Parameter?.Value;
   } catch (error) {
-    if (nameOf(error) === "ParameterNotFound") return undefined;
+    if (awsErrorCode(error) === "ParameterNotFound") return undefined;
     throw failureOf(error, parameter, "ssm:GetParameter (and kms:Decrypt with a key of your own)");
   }
 }
@@ -90,17 +91,11 @@ function nameIn(parameter: string, prefix: string): string | undefined {
   return part === "access" && more.length === 0 ? name : undefined;
 }
 
-const DENIED = new Set(["AccessDeniedException", "AccessDenied", "UnrecognizedClientException", "InvalidKeyId"]);
-
 /** SSM's own message names the account and the caller: it stays in the cause. */
 function failureOf(cause: unknown, parameter: string, action: string): RegistryError {
-  const code = nameOf(cause);
+  const code = awsErrorCode(cause);
   const what = `the cluster registry ${parameter} cannot be read (${code})`;
-  return DENIED.has(code)
+  return isDenied(code)
     ? new RegistryError(`${what}: allow the function's role ${action} there`, { kind: "denied", cause })
     : new RegistryError(what, { kind: "unavailable", cause });
-}
-
-function nameOf(error: unknown): string {
-  return error instanceof Error ? error.name : "unknown error";
 }

@@ -131,6 +131,7 @@ it("does not take a registry that does not answer for an empty one", async () =>
 
   for (const asking of [registry.names(), registry.access("west")]) {
     await expect(asking).rejects.toMatchObject({ name: "RegistryError", kind: "unavailable", retryable: true });
+    await expect(asking).rejects.toThrow(/ cannot be read \(ECONNREFUSED\)$/);
   }
 });
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { createScale, type ScaleResult } from "../../functions/scale.ts";
 import type { ServerAccess } from "../../shared/clusters/access.ts";
-import { RegistryError } from "../../shared/clusters/registry.ts";
 import type { ApiResponse } from "../../shared/clusters/connection.ts";
+import { RegistryError } from "../../shared/clusters/registry.ts";
 import { parseJson } from "../../shared/planning/json.ts";
 import type { HttpAnswer } from "../../shared/runtime/http.ts";
 import { aContext, aDirectory, aLog, aMailbox, aWakeUp } from "../support/handlers.ts";
