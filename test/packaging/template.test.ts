@@ -230,6 +230,19 @@ describe("the schedule", () => {
   });
 });
 
+describe("the outputs", () => {
+  it("are those that the documents read", async () => {
+    const pages = await Promise.all(
+      ["deploy", "operations"].map((page) => readFile(join(ROOT, `docs/${page}.md`), "utf8")),
+    );
+    const named = [...pages.join("\n").matchAll(/OutputKey=='(\w+)'/g)].map(([, name]) => name);
+    expect(named).toContain("HttpApiUrl");
+    const clusterRoles = ["Resync", "Reconcile", "Status", "Scale", "Fleet"].map((name) => `${name}Role`);
+    const outputs = Object.keys(record(record(template)["Outputs"]));
+    expect(outputs).toEqual(expect.arrayContaining([...named, ...clusterRoles, "AlarmsTopic"]));
+  });
+});
+
 describe("the roles", () => {
   const roles = new Map(ofType("AWS::IAM::Role"));
 
