@@ -51,7 +51,7 @@ describe("the check of events", () => {
       connection: world.connection,
       version: "v1beta1",
       namespace: "default",
-      webhook: world.events?.webhook,
+      webhook: { path: ["a".repeat(64)], bearer: ["b".repeat(64)] },
       waitMs,
       readNotices,
     });
