@@ -75,10 +75,7 @@ export function startRuntime({
   const directory = createDirectory({ registry, now, connect: (access) => tellFaults(access, () => catchUp()) });
   const work = createWork();
   const usage: Usage = { invocations: new Map(), sends: 0 };
-  const queues: Readonly<Record<QueueName, FifoQueue>> = {
-    passes: createFifoQueue(QUEUES.passes),
-    late: createFifoQueue(QUEUES.late),
-  };
+  const queues = { passes: createFifoQueue(QUEUES.passes), late: createFifoQueue(QUEUES.late) };
   const wakeUps: WakeUps = {
     async send(queue, outgoing) {
       usage.sends += Math.ceil(outgoing.length / BATCH_MAX);
