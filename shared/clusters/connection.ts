@@ -135,7 +135,7 @@ function eksTarget(auth: EksAuth, { lookup, openEks = openEksLazily }: Connectio
       const [endpoint, token] = await Promise.all([eks.endpoint(), eks.token()]);
       if (opened === undefined || !isSameEndpoint(opened.endpoint, endpoint)) {
         // Requests under way end as they would have.
-        void end(opened?.agent, "drained");
+        end(opened?.agent, "drained").catch(() => {});
         opened = { endpoint, agent: createAgent({ ca: endpoint.certificateAuthorityData, lookup }) };
       }
       return { agent: opened.agent, ...placeOf(endpoint.server), authorization: `Bearer ${token}` };

@@ -5,7 +5,7 @@ import { describeProblems } from "../planning/errors.ts";
 import { parseJson } from "../planning/json.ts";
 import { CLUSTER_NAME } from "../planning/names.ts";
 import { accessSchema, type ClusterAccess, isAcceptedServer } from "./access.ts";
-import { RegistryError, type RegistryPart, type RegistrySource } from "./registry-source.ts";
+import { RegistryError, type RegistryErrorKind, type RegistryPart, type RegistrySource } from "./registry-source.ts";
 import { createSsmSource } from "./registry-ssm.ts";
 
 export { RegistryError } from "./registry-source.ts";
@@ -106,6 +106,7 @@ function checkEntry<S extends z.ZodType>(
   schema: S,
   value: unknown,
   { place, field }: ReturnType<RegistrySource["locate"]>,
+  kind: RegistryErrorKind = "invalid",
 ): z.output<S> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
@@ -113,7 +114,7 @@ function checkEntry<S extends z.ZodType>(
     field: [...field, ...path].map(String).join("."),
     message,
   }));
-  throw new RegistryError(`the cluster registry ${place} is not valid: ${describeProblems(problems)}`);
+  throw new RegistryError(`the cluster registry ${place} is not valid: ${describeProblems(problems)}`, { kind });
 }
 
 const fileSchema = z.strictObject({ clusters: z.record(z.string(), z.unknown()) });
@@ -125,8 +126,10 @@ function createFileSource(path: string): RegistrySource {
       throw new RegistryError(`the cluster registry ${path} cannot be read`, { kind: "unavailable", cause });
     });
     const json = parseJson(text);
-    if (json === undefined) throw new RegistryError(`the cluster registry ${path} is not JSON`);
-    return checkEntry(fileSchema, json, { place: path, field: [] }).clusters;
+    // What is wrong with the whole file, half of which may be written by now, takes no cluster away that was read before.
+    if (json === undefined)
+      throw new RegistryError(`the cluster registry ${path} is not JSON`, { kind: "unavailable" });
+    return checkEntry(fileSchema, json, { place: path, field: [] }, "unavailable").clusters;
   };
   return {
     names: async () => Object.keys(await read()).sort(),

@@ -411,6 +411,28 @@ it("serves by what it read last for half an hour when the registry is down, and 
   await expect(cache.find("west")).rejects.toBe(DOWN);
 });
 
+it("serves by what it read last while the whole file is broken, and by the file again when it is mended", async () => {
+  const path = join(aFolder(), "registry.json");
+  const text = JSON.stringify({ clusters: { west: { access: ACCESS } } });
+  writeFileSync(path, text);
+  const clock = { now: NOW };
+  const directory = createDirectory({
+    registry: createFileRegistry(path),
+    now: () => clock.now,
+    connect: () => aWire(),
+  });
+  await directory.find("west");
+  for (const broken of [text.slice(0, -1), '{"cluster":{}}']) {
+    writeFileSync(path, broken);
+    clock.now += 5 * MINUTE_MS;
+    expect(await directory.find("west")).toMatchObject({ access: { server: ACCESS.server } });
+  }
+  writeFileSync(path, JSON.stringify({ clusters: {} }));
+  clock.now += 10_000;
+
+  expect(await directory.find("west")).toBeUndefined();
+});
+
 it("asks each ten seconds for what it never could read", async () => {
   const { cache, clock, reads } = aCache(DOWN, "good");
   await expect(cache.find("west")).rejects.toBe(DOWN);
