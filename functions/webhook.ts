@@ -1,7 +1,7 @@
 /** The events webhook: verifies the sender, recognises the format, wakes pools. Never calls a cluster. */
 import { isAcceptedServer, isForbiddenAddress } from "../shared/clusters/access.ts";
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
-import { type ClusterWebhook, openRegistry } from "../shared/clusters/registry.ts";
+import { type ClusterWebhook, openRegistry, RegistryError } from "../shared/clusters/registry.ts";
 import { eventListSchema, readAuditEvent } from "../shared/events/audit.ts";
 import {
   CHECK_NOTICE,
@@ -80,23 +80,37 @@ function shakeHands(headers: Readonly<Record<string, string>>): HttpAnswer {
   return { statusCode: 200, headers: { allow: "POST", ...granted }, body: "" };
 }
 
+type Proof = TokenVerdict | "unjudged";
+
 /** Any one proof that the cluster's registration asks for is enough. The body is bytes until then. */
-async function prove(
-  cluster: string,
-  message: SignedMessage,
-  { webhooks, keys, now }: WebhookDeps,
-): Promise<TokenVerdict> {
-  // What is no name is registered nowhere, and is not looked up.
-  const rules = CLUSTER_NAME.test(cluster) ? await webhooks.find(cluster) : undefined;
+async function prove(cluster: string, message: SignedMessage, deps: WebhookDeps): Promise<Proof> {
+  const { keys, now } = deps;
+  const rules = await findRules(cluster, deps);
   if (rules === undefined) return "invalid";
+  if (rules === "unreadable") return "unjudged";
   const token = bearerTokenOf(message.headers["authorization"]);
   if (isKnownSecret(token, rules.bearer) || isSigned(message, rules.standardWebhooks, now())) return "valid";
   if (rules.oidc === undefined) return "invalid";
   return judgeToken(token, rules.oidc, { keys, nowMs: now() });
 }
 
-function turnAway(cluster: string, proof: TokenVerdict, { webhooks, logger }: WebhookDeps): HttpAnswer {
+/** A registration that is of no use now makes no sender a bad one. */
+async function findRules(cluster: string, { webhooks, logger }: WebhookDeps) {
+  // What is no name is registered nowhere, and is not looked up.
+  if (!CLUSTER_NAME.test(cluster)) return undefined;
+  try {
+    return await webhooks.find(cluster);
+  } catch (error) {
+    if (!(error instanceof RegistryError)) throw error;
+    logger.error("registration of senders cannot be read", { cluster, kind: error.kind, message: error.message });
+    return "unreadable";
+  }
+}
+
+function turnAway(cluster: string, proof: Proof, { webhooks, logger }: WebhookDeps): HttpAnswer {
   const fields = { cluster: cluster.slice(0, 63) };
+  if (proof === "unjudged")
+    return problem(503, "the cluster's registration cannot be read: send the same request again", RETRY);
   if (proof === "unavailable") {
     logger.error("keys of the issuer are missing", fields);
     return problem(503, "the keys of the token's issuer cannot be had: send the same request again", RETRY);

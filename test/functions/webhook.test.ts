@@ -2,6 +2,7 @@ import { createHmac } from "node:crypto";
 import { CloudEvent, HTTP, type Message } from "cloudevents";
 import { describe, expect, it } from "vitest";
 import { createWebhook } from "../../functions/webhook.ts";
+import { RegistryError } from "../../shared/clusters/registry.ts";
 import { hashSecret } from "../../shared/events/signatures.ts";
 import { aContext } from "../support/handlers.ts";
 import { aListener, anHttpEvent, BEARER_TOKEN, type HttpFields, type ListenerFields } from "../support/http-events.ts";
@@ -401,3 +402,20 @@ it("asks the sender to come again when the queue is down", async () => {
   const { answer } = await post({ body: anEventList(anAuditEvent()) }, listener);
   expect([answer.statusCode, answer.headers["retry-after"]]).toEqual([503, "1"]);
 });
+
+it.each(["unavailable", "invalid"] as const)(
+  "asks the sender to come again when the registration is %s: he may be a good one",
+  async (kind) => {
+    const listener = aListener();
+    const bad = new RegistryError("the cluster registry /clusters/west/webhook cannot be used", { kind });
+    const webhooks = { ...listener.deps().webhooks, find: async () => Promise.reject(bad) };
+    const deps = () => ({ ...listener.deps(), webhooks });
+    const event = anHttpEvent({ parameters: { cluster: "west" }, headers: AUTHORIZED, body: anEventList() });
+    const answer = await createWebhook(deps)(event, aContext());
+
+    expect([answer.statusCode, answer.headers["retry-after"]]).toEqual([503, "1"]);
+    expect(answer.body).not.toContain("/clusters/");
+    expect(listener.log.at("error")).toEqual(["registration of senders cannot be read"]);
+    expect(listener.mailbox.sent).toEqual([]);
+  },
+);
