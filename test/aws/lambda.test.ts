@@ -561,7 +561,7 @@ describe("roles", () => {
     },
     { what: "any other role", action: "sts:AssumeRole", to: "otherRole", who: [] },
     { what: "another function", action: "lambda:InvokeFunction", to: "ReconcileLambdaFunction", who: [] },
-  ] as const)("let have $what: $who", ({ action, to, who }) => {
+  ] as const)("give $what to those only who need it", ({ action, to, who }) => {
     const call = { action, resource: targetOf(to) };
     expect(FUNCTIONS.filter((name) => isAllowed(roleOf(name).statements, call))).toEqual(who);
   });
