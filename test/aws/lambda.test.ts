@@ -52,11 +52,10 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "deployment-"));
   authenticator = await startEksAuthenticator("vmpool-functions");
   const { apiserverFlags } = authenticator;
-  cluster = await startTestCluster({ standIn: true, webhooks: false, apiserverFlags });
-  bundles = await bundleFunctions(join(folder, "zips"));
-  const template = await readTemplate(
-    await makeTemplate({ zips: join(folder, "zips"), folder: join(folder, "template") }),
-  );
+  const startCluster = async () => {
+    cluster = await startTestCluster({ standIn: true, webhooks: false, apiserverFlags });
+  };
+  const [template] = await Promise.all([packageAll(), startCluster()]);
   const { server: endpoint, certificateAuthorityData = "" } = cluster.access;
   aws = await deploy({ template, bundles, stackName: STACK, eks: { endpoint, certificateAuthorityData } });
   authenticator.askAt(aws.endpoint);
@@ -71,6 +70,13 @@ afterAll(async () => {
   await authenticator?.close();
   await rm(folder, { recursive: true, force: true });
 });
+
+/** What `npm run package` makes, in a folder of its own; the template. */
+async function packageAll(): Promise<unknown> {
+  const zips = join(folder, "zips");
+  bundles = await bundleFunctions(zips);
+  return readTemplate(await makeTemplate({ zips, folder: join(folder, "template") }));
+}
 
 /** As `npm run cluster -- add` writes it. */
 async function register(): Promise<void> {
