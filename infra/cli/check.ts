@@ -41,7 +41,7 @@ export async function runCheck(options: CheckOptions, deps: CheckDeps): Promise<
     await writeMode(name, mode, deps);
     return { stdout: `${name}: passes only plan and report (mode observe)\n`, refusal: undefined, exitCode: 0 };
   }
-  const findings = await look(access, options, deps);
+  const findings = [...(await look(access, options, deps)), ...remarksOn(access)];
   const stdout = format({ name, access, findings }, options);
   const good = isGreen(findings);
   if (mode === undefined) return { stdout, refusal: undefined, exitCode: good ? 0 : 1 };
@@ -51,6 +51,14 @@ export async function runCheck(options: CheckOptions, deps: CheckDeps): Promise<
   }
   await writeMode(name, mode, deps);
   return { stdout: `${stdout}${name}: passes do what they plan (mode act)\n`, refusal: undefined, exitCode: 0 };
+}
+
+/** What the answers do not say. */
+function remarksOn({ auth }: ClusterAccess): readonly Finding[] {
+  if (auth.kind !== "eks" || auth.roleArn !== undefined) return [];
+  const text =
+    "EKS was asked with the AWS credentials of whoever runs this, not with those of the functions: register a role that both assume, --role-arn";
+  return [{ verdict: "note", text }];
 }
 
 /** The entry is read anew: a check takes its time, and what was changed meanwhile is kept. */

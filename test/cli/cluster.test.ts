@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import * as z from "zod";
 import { runCheck } from "../../infra/cli/check.ts";
 import { parseClusterOptions } from "../../infra/cli/cluster-options.ts";
-import type { ServerAccess } from "../../shared/clusters/access.ts";
+import type { ClusterAccess, EksAuth, ServerAccess } from "../../shared/clusters/access.ts";
 import type { Connection } from "../../shared/clusters/connection.ts";
 import { aWire, lineOf, networkError, ok, on, type Reply, refusal, type Wire, writesOf } from "../support/transport.ts";
 import { aList, aSettledPool, DATE, DISCOVERY, NOW, served } from "../support/transport-objects.ts";
@@ -135,7 +135,7 @@ function untilClosed(wire: Wire): Connection {
 
 interface Given {
   readonly viewer?: Wire;
-  readonly access?: ServerAccess;
+  readonly access?: ClusterAccess;
 }
 
 const OFF = ["--pool-controller-threads=0"];
@@ -331,4 +331,14 @@ it("says that the rights cannot be asked for", async () => {
   const { stdout, exitCode } = await cluster(aClusterWith({ rights }), ["check", "west"]);
   expect(stdout).toContain("NO  the rights cannot be asked for: may not list");
   expect(exitCode).toBe(1);
+});
+
+it("says whose rights it has seen where everybody has others: on EKS without a role that both assume", async () => {
+  const eks = { kind: "eks", clusterName: "west", region: "eu-west-1" } as const;
+  const line = /-- {2}EKS was asked with the AWS credentials of whoever runs this, not with those of the functions/;
+  const look = async (auth: EksAuth) =>
+    (await cluster(aClusterWith({}), ["check", "west"], { access: { auth, mode: "observe" } })).stdout;
+  expect(await look(eks)).toMatch(line);
+  expect(await look(eks)).toMatch(/^west \(EKS west in eu-west-1\), mode observe/);
+  expect(await look({ ...eks, roleArn: "arn:aws:iam::111122223333:role/functions" })).not.toMatch(line);
 });
