@@ -4,8 +4,9 @@ import { homedir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { text } from "node:stream/consumers";
+import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import { openConnection } from "../../shared/clusters/connection.ts";
-import { KubeconfigError, readContext } from "../../shared/clusters/kubeconfig.ts";
+import { KubeconfigError, readContext, readEksContext } from "../../shared/clusters/kubeconfig.ts";
 import { RegistryError } from "../../shared/clusters/registry.ts";
 import { environment } from "../../shared/runtime/config.ts";
 import { describeError } from "../../shared/runtime/logger.ts";
@@ -81,8 +82,7 @@ async function check(options: CheckOptions, store: RegistryStore): Promise<Outco
   const { kubeconfig, context } = options.rights;
   const { stdout, refusal, exitCode } = await runCheck(options, {
     store,
-    viewerAccess:
-      kubeconfig === undefined ? undefined : readContext([pathOf(kubeconfig)], { mode: "observe", context }).access,
+    viewerAccess: kubeconfig === undefined ? undefined : accessOf([pathOf(kubeconfig)], context),
     connect: openConnection,
     readNotices: noticesOf(options),
     now: Date.now,
@@ -136,7 +136,7 @@ function depsFor({ registry, rights }: ClusterOptions, store: RegistryStore): Re
     store,
     connect: openConnection,
     readText,
-    readContext: (context) => readContext(kubeconfigsOf(rights.kubeconfig), { mode: "observe", context }),
+    readContext: (context) => ({ access: accessOf(kubeconfigsOf(rights.kubeconfig), context) }),
     session: async () =>
       registry.kind === "file" && registry.path === undefined ? readSession(dirOf(registry)) : undefined,
     confirm,
@@ -151,6 +151,12 @@ function openStore(place: RegistryPlace): RegistryStore {
 /** The default one is where `npm start` has it: in the project's folder. */
 function dirOf({ dir }: Extract<RegistryPlace, { readonly kind: "file" }>): string {
   return dir === undefined ? resolve(DIR_DEFAULT) : pathOf(dir);
+}
+
+/** What a person's context leads to; a cluster of EKS by the AWS credentials that are found here, without the program that it names. */
+function accessOf(paths: readonly string[], context: string | undefined): ClusterAccess {
+  const auth = readEksContext(paths, context);
+  return auth === undefined ? readContext(paths, { mode: "observe", context }).access : { auth, mode: "observe" };
 }
 
 /** As kubectl chooses them. */

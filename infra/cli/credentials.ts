@@ -1,7 +1,6 @@
 /** How the functions are to reach a cluster, from what the command line says: reads the files that it names, once. */
 import type * as z from "zod";
-import type { accessSchema } from "../../shared/clusters/access.ts";
-import type { KubeconfigContext } from "../../shared/clusters/kubeconfig.ts";
+import type { accessSchema, ClusterAccess } from "../../shared/clusters/access.ts";
 import type { Credentials } from "./cluster-options.ts";
 import { CommandError } from "./errors.ts";
 
@@ -12,7 +11,7 @@ export interface CredentialsDeps {
   /** The text of a file, or of standard input for `-`. */
   readonly readText: (file: string) => Promise<string>;
   /** The current context when it is undefined. */
-  readonly readContext: (context: string | undefined) => KubeconfigContext;
+  readonly readContext: (context: string | undefined) => { readonly access: ClusterAccess };
 }
 
 export async function readReach(credentials: Credentials, { readText, readContext }: CredentialsDeps): Promise<Reach> {

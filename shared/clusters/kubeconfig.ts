@@ -1,10 +1,11 @@
 /** Reads a person's kubeconfig into an access entry. Runs no program that the file names. */
 import { existsSync, readFileSync } from "node:fs";
-import { delimiter } from "node:path";
+import { basename, delimiter } from "node:path";
 import { KubeConfig } from "@kubernetes/client-node/dist/config.js";
+import * as z from "zod";
 import { describeProblems } from "../planning/errors.ts";
 import { quoted } from "../planning/wording.ts";
-import { accessSchema, type ServerAccess } from "./access.ts";
+import { accessSchema, type EksAuth, type ServerAccess } from "./access.ts";
 
 /** The kubeconfig cannot be used; the message is one sentence that says why and what to do. */
 export class KubeconfigError extends Error {
@@ -31,20 +32,7 @@ export function readKubeconfig(path: string, mode: ServerAccess["mode"]): Server
 
 /** A context of one or more files, of which the first that names something wins, as with kubectl. */
 export function readContext(paths: readonly string[], { mode, context }: ContextOptions): KubeconfigContext {
-  const path = paths.join(delimiter);
-  const config = loadAll(paths);
-  if (context !== undefined) {
-    if (config.getContextObject(context) === null) {
-      throw new KubeconfigError(`${path} has no context "${context}": kubectl config get-contexts lists those it has`);
-    }
-    config.setCurrentContext(context);
-  }
-  const which = context === undefined ? "current context" : `context "${context}"`;
-  const cluster = config.getCurrentCluster();
-  const user = config.getCurrentUser();
-  if (cluster === null || user === null) {
-    throw new KubeconfigError(`${path} has no usable ${which}: choose one with kubectl config use-context`);
-  }
+  const { path, config, which, cluster, user } = choose(paths, context);
   const parsed = accessSchema.safeParse({
     server: cluster.server,
     certificateAuthorityData: cluster.caData ?? (cluster.caFile === undefined ? undefined : readBase64(cluster.caFile)),
@@ -61,6 +49,43 @@ export function readContext(paths: readonly string[], { mode, context }: Context
     message: issue.message,
   }));
   throw new KubeconfigError(`the ${which} of ${path} cannot be used: ${describeProblems(problems)}`);
+}
+
+/**
+ * The cluster of EKS that a context logs in to as `aws eks update-kubeconfig` has it, by the program `aws`; undefined for any
+ * other context. The program is not run: the token is made with the AWS credentials that are found here.
+ */
+export function readEksContext(paths: readonly string[], context: string | undefined): EksAuth | undefined {
+  const exec = execSchema.safeParse(choose(paths, context).user.exec).data;
+  const words = exec?.args ?? [];
+  const isAws = exec !== undefined && basename(exec.command) === "aws";
+  if (!isAws || words[words.indexOf("eks") + 1] !== "get-token") return undefined;
+  const wordAfter = (option: string) => words.find((_, index) => words[index - 1] === option);
+  const roleArn = wordAfter("--role-arn") ?? wordAfter("--role");
+  const [clusterName, region] = [wordAfter("--cluster-name"), wordAfter("--region")];
+  if (clusterName === undefined || region === undefined) return undefined;
+  return { kind: "eks", clusterName, region, ...(roleArn === undefined ? {} : { roleArn }) };
+}
+
+const execSchema = z.object({ command: z.string(), args: z.array(z.string()) });
+
+/** A context and what it names. */
+function choose(paths: readonly string[], context: string | undefined) {
+  const path = paths.join(delimiter);
+  const config = loadAll(paths);
+  if (context !== undefined) {
+    if (config.getContextObject(context) === null) {
+      throw new KubeconfigError(`${path} has no context "${context}": kubectl config get-contexts lists those it has`);
+    }
+    config.setCurrentContext(context);
+  }
+  const which = context === undefined ? "current context" : `context "${context}"`;
+  const cluster = config.getCurrentCluster();
+  const user = config.getCurrentUser();
+  if (cluster === null || user === null) {
+    throw new KubeconfigError(`${path} has no usable ${which}: choose one with kubectl config use-context`);
+  }
+  return { path, config, which, cluster, user };
 }
 
 /** Of several files those that do not exist are left out, as kubectl does. */

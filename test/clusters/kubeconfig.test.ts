@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { stringify } from "yaml";
-import { readContext, readKubeconfig } from "../../shared/clusters/kubeconfig.ts";
+import { readContext, readEksContext, readKubeconfig } from "../../shared/clusters/kubeconfig.ts";
 import { aFolder } from "../control-plane/support.ts";
 
 const SECRET = "s3cr3t";
@@ -197,4 +197,32 @@ it("takes what the first of several files says, and leaves out those that do not
   expect(readContext([join(aFolder(), "gone"), first, second], { mode: "observe" }).access.server).toBe(
     "https://first.example",
   );
+});
+
+const GET_TOKEN = ["--region", "eu-west-1", "eks", "get-token", "--cluster-name", "prod", "--output", "json"];
+const PROGRAM = { apiVersion: "client.authentication.k8s.io/v1beta1", command: "aws" };
+
+it.each([
+  ["as aws eks update-kubeconfig has it", { ...PROGRAM, args: GET_TOKEN }, {}],
+  [
+    "with a role",
+    {
+      ...PROGRAM,
+      command: "/usr/local/bin/aws",
+      args: [...GET_TOKEN, "--role", "arn:aws:iam::111122223333:role/admin"],
+    },
+    { roleArn: "arn:aws:iam::111122223333:role/admin" },
+  ],
+])("knows a cluster of EKS by its program, without running it, %s", (_what, exec, more) => {
+  const path = aKubeconfig({ user: { exec } });
+  expect(readEksContext([path], undefined)).toEqual({ kind: "eks", clusterName: "prod", region: "eu-west-1", ...more });
+});
+
+it.each([
+  ["a token", { token: SECRET }],
+  ["another program", { exec: { ...PROGRAM, command: "gke-gcloud-auth-plugin", args: GET_TOKEN } }],
+  ["something else of aws", { exec: { ...PROGRAM, args: ["sts", "get-caller-identity"] } }],
+  ["no region", { exec: { ...PROGRAM, args: GET_TOKEN.slice(2) } }],
+])("takes a user with %s for none of EKS", (_what, user) => {
+  expect(readEksContext([aKubeconfig({ user })], undefined)).toBeUndefined();
 });
