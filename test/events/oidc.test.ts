@@ -172,11 +172,26 @@ describe("the issuer's keys", () => {
     expect(keys.failures).toEqual([expect.stringContaining(why)]);
   });
 
-  it("are given up when the issuer takes too long", async () => {
+  it.each([
+    ["does not answer", ""],
+    ["stops in the middle", "{"],
+  ])("are given up when the issuer %s", async (_what, begin) => {
     const { judge, token, answers, keys } = await aJudge();
-    answers.set("/.well-known/openid-configuration", () => {});
+    answers.set("/.well-known/openid-configuration", (_request, response) => {
+      if (begin !== "") response.write(begin);
+    });
     expect(await judge(await token())).toBe("unavailable");
-    expect(keys.failures).toEqual([expect.stringMatching(/Timeout|Abort/)]);
+    expect(keys.failures).toEqual([expect.stringMatching(/abort|timeout/i)]);
+  });
+
+  it("are not taken from an answer that is cut off", async () => {
+    const { judge, token, answers, keys } = await aJudge();
+    answers.set("/.well-known/openid-configuration", (_request, response) => {
+      response.writeHead(200, { "content-length": "1000" }).write("{");
+      setImmediate(() => response.destroy());
+    });
+    expect(await judge(await token())).toBe("unavailable");
+    expect(keys.failures).toHaveLength(1);
   });
 
   it("that are secrets are not read as keys", async () => {
