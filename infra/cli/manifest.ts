@@ -1,5 +1,5 @@
 /** The pools of a manifest, and what a pool is like once it is edited to one. */
-import { parseAllDocuments } from "yaml";
+import { type Document, parseAllDocuments } from "yaml";
 import * as z from "zod";
 import { canonicalJson, isRecord } from "../../shared/planning/json.ts";
 import { OBJECT_NAME, POOL_GROUP, POOL_KIND } from "../../shared/planning/names.ts";
@@ -26,8 +26,8 @@ const poolSchema = z.object({
 export function readPools(text: string, source: string): readonly PoolManifest[] {
   const objects = parseAllDocuments(text).flatMap((document) => {
     const [error] = document.errors;
-    if (error !== undefined) throw new CommandError(`${source} is not YAML: ${error.message.split("\n")[0]}`);
-    return flatten(document.toJS(), source);
+    if (error !== undefined) throw notYaml(source, error);
+    return flatten(objectOf(document, source), source);
   });
   const pools = objects.filter(isPool);
   if (pools.length === 0) {
@@ -43,6 +43,20 @@ export function readPools(text: string, source: string): readonly PoolManifest[]
     const { metadata, spec } = parsed.data;
     return { name: metadata.name, namespace: metadata.namespace ?? undefined, spec };
   });
+}
+
+/** Throws where an alias has no anchor: that is only found when the value is made. */
+function objectOf(document: Document, source: string): unknown {
+  try {
+    return document.toJS();
+  } catch (error) {
+    throw notYaml(source, error);
+  }
+}
+
+function notYaml(source: string, error: unknown): CommandError {
+  const message = error instanceof Error ? error.message : String(error);
+  return new CommandError(`${source} is not YAML: ${message.split("\n")[0]}`);
 }
 
 type KubeObject = z.infer<typeof objectSchema>;

@@ -207,6 +207,7 @@ it.each([
   [["-f", "f"], "", "f holds no VirtualMachinePool of pool.kubevirt.io: it holds nothing"],
   [["-f", "f"], "hello", "f is no manifest: a document of it has no apiVersion and kind"],
   [["-f", "f"], "a: b: c", /^f is not YAML: /],
+  [["-f", "f"], "a: *nothing", /^f is not YAML: Unresolved alias/],
   [["-f", "f"], { ...aPool(), metadata: {} }, /^a pool of f cannot be read: metadata\.name: /],
 ])("refuses %j with what is not meant", async (args, manifest, message) => {
   const wire = aWire();
