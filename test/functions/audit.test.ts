@@ -1,4 +1,4 @@
-import { gzipSync } from "node:zlib";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { createAudit } from "../../functions/audit.ts";
 import { aContext, aLog, aMailbox } from "../support/handlers.ts";
@@ -107,7 +107,16 @@ describe("what could not be sent", () => {
 });
 
 describe("what is no log data", () => {
-  const large = gzipSync(Buffer.alloc(17 * 1024 * 1024, " ")).toString("base64");
+  // In the form of a delivery, so that nothing but its size is wrong.
+  const ofBytes = (bytes: number) => {
+    const text = gunzipSync(Buffer.from(aLogDelivery([anAuditEvent()]).awslogs.data, "base64")).toString();
+    return gzipSync(text.padEnd(bytes)).toString("base64");
+  };
+  const large = ofBytes(16 * 1024 * 1024 + 1);
+
+  it("is not what inflates to 16 MiB", async () => {
+    expect(await anAudit().run({ awslogs: { data: ofBytes(16 * 1024 * 1024) } })).toEqual({ woken: 1, unreadable: 0 });
+  });
 
   it.each([
     ["text", "hello"],
