@@ -15,7 +15,7 @@ import { CreateQueueCommand, type Message, ReceiveMessageCommand, SQSClient } fr
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createStatus } from "../../functions/status.ts";
 import { createFifoQueue } from "../../infra/local/runtime/fifo-queue.ts";
-import { createEventBridgeFacts, FACT_SOURCE, RECONCILED, type Reconciled } from "../../shared/events/facts.ts";
+import { createEventBridgeFacts, FACT_SOURCE, RECONCILED } from "../../shared/events/facts.ts";
 import {
   createSqsWakeUps,
   deduplicationIdOf,
@@ -23,7 +23,7 @@ import {
   type Outgoing,
   wakeUpSchema,
 } from "../../shared/events/wake-ups.ts";
-import { aContext, aDirectory, aLog, aMailbox, aReconcile, aWakeUp } from "../support/handlers.ts";
+import { aContext, aDirectory, aFact, aLog, aMailbox, aReconcile, aWakeUp } from "../support/handlers.ts";
 import { type Moto, motoClient, startMoto } from "../support/moto.ts";
 import { aMotoQueue, type MotoQueue, pollOnce, type QueueTimes } from "../support/moto-queues.ts";
 import { aWire, linesOf, ok, on } from "../support/transport.ts";
@@ -127,22 +127,7 @@ describe("wake-ups", () => {
   });
 });
 
-const FACT: Reconciled = {
-  version: 1,
-  cluster: "west",
-  namespace: "ci",
-  name: "web",
-  uid: "uid-web",
-  resourceVersion: "102",
-  generation: 3,
-  startedAt: "2026-05-01T12:00:00.000Z",
-  durationMs: 431,
-  requests: 7,
-  actions: { createVm: 2 },
-  status: { replicas: 2, readyReplicas: 0, labelSelector: "app=web", conditions: [] },
-  failures: [],
-  complete: true,
-};
+const FACT = aFact();
 
 describe("facts", () => {
   /** A bus whose rule for `status` leads to a queue. */

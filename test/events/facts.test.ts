@@ -1,23 +1,9 @@
 import type { EventBridgeClient, PutEventsCommand, PutEventsResultEntry } from "@aws-sdk/client-eventbridge";
 import { expect, it } from "vitest";
-import { createEventBridgeFacts, type Reconciled, reconciledSchema } from "../../shared/events/facts.ts";
+import { createEventBridgeFacts, reconciledSchema } from "../../shared/events/facts.ts";
+import { aFact } from "../support/handlers.ts";
 
-const FACT: Reconciled = {
-  version: 1,
-  cluster: "west",
-  namespace: "ci",
-  name: "web",
-  uid: "uid-web",
-  resourceVersion: "102",
-  generation: 3,
-  startedAt: "2026-05-01T12:00:00.000Z",
-  durationMs: 431,
-  requests: 7,
-  actions: { createVm: 2 },
-  status: { replicas: 2, readyReplicas: 0, labelSelector: "app=web", conditions: [] },
-  failures: [],
-  complete: true,
-};
+const FACT = aFact();
 const TAKEN = [{ EventId: "1" }];
 const REFUSED = [{ ErrorCode: "ThrottlingException", ErrorMessage: "slow down" }];
 

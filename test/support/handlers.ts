@@ -225,3 +225,24 @@ export function aReconcile(clusters: Readonly<Record<string, Registered>>, given
     handler,
   };
 }
+
+/** What a pass of the pool `web` reports. */
+export function aFact(fields: Partial<Reconciled> = {}): Reconciled {
+  return {
+    version: 1,
+    cluster: "west",
+    namespace: "ci",
+    name: "web",
+    uid: "uid-web",
+    resourceVersion: "102",
+    generation: 3,
+    startedAt: "2026-05-01T12:00:00.000Z",
+    durationMs: 431,
+    requests: 7,
+    actions: { createVm: 2 },
+    status: { replicas: 2, readyReplicas: 0, labelSelector: "app=web", conditions: [] },
+    failures: [],
+    complete: true,
+    ...fields,
+  };
+}
