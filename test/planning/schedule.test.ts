@@ -76,6 +76,7 @@ describe("the schedule", () => {
       aPool({ status: { ...SETTLED_STATUS, conditions: [{ type: "ReplicaFailure", status: "True" }] } }),
     ],
     ["a pool whose spec is garbage", aPool({ status: SETTLED_STATUS, spec: [] })],
+    ["a pool whose spec is gone", aPool({ status: SETTLED_STATUS, spec: null })],
   ];
   for (const [name, pool] of UNSETTLED) {
     it(`looks every minute at ${name}, and once in ten minutes at all of it`, () => {
@@ -109,6 +110,7 @@ describe("the schedule", () => {
         { status: SETTLED_STATUS, claim: aClaim({ rollout: undefined }) },
       ),
     ],
+    ["a pool of none that has no status", aPoolWith({ replicas: 0 })],
     ["a pool of one by default", aPoolWith({ replicas: undefined }, { status: { replicas: 1, readyReplicas: 1 } })],
   ];
   for (const [name, pool] of SETTLED) {
