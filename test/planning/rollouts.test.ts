@@ -39,6 +39,7 @@ import {
   ACTING,
   CLOSING,
   claimIn,
+  createsOf,
   deletesOf,
   kindsOf,
   namesOf,
@@ -428,6 +429,17 @@ describe("revisions that nothing names", () => {
       ),
     ).toEqual([]);
   });
+});
+
+it("takes machines for the first of a new pool only where there is no other, not even one to be let go", () => {
+  const pool = aPool({ claim: null, finalizers: [] });
+  const rolloutBeside = (...vms: readonly Vm[]) => {
+    const plan = planOf({ pool, vms });
+    expect(createsOf(plan).length).toBeGreaterThan(0);
+    return claimIn(plan)?.rollout;
+  };
+  expect(rolloutBeside()?.revisions).toEqual(["web-1"]);
+  expect(rolloutBeside(aVm(0, { labels: { app: "mine" } }))).toBeUndefined();
 });
 
 it("moves machines to the revision that others name when the one on record was never made", () => {
