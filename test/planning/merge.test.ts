@@ -295,7 +295,7 @@ const CONFLICTS: readonly Row[] = [
   },
   ...[
     [{ key: "a" }, { key: "b" }],
-    [{ name: 1 }, { name: 2 }],
+    [{ name: 1 }, { name: 1, key: "b" }],
     [{ key: "a" }, null],
   ].map(([old, other]) => ({
     it: `a list of one element that has no name, such as ${JSON.stringify(other)}`,
