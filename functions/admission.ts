@@ -1,7 +1,7 @@
 /** The admission webhook: judges pools with the planner's own rules and wakes the pools that a reviewed change is about. Never calls a cluster. */
 import { POOL_VERSIONS } from "../shared/clusters/cluster.ts";
-import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
-import { type ClusterWebhook, openRegistry } from "../shared/clusters/registry.ts";
+import type { EntryCache } from "../shared/clusters/entry-cache.ts";
+import { type ClusterWebhook, createSenderCache, openRegistry } from "../shared/clusters/registry.ts";
 import {
   type AdmissionRequest,
   admissionReviewSchema,
@@ -100,7 +100,7 @@ function productionDeps(): AdmissionDeps {
   const config = readConfig(admissionConfigSchema);
   const registry = openRegistry(config);
   return {
-    webhooks: createEntryCache((name) => registry.webhook(name), Date.now),
+    webhooks: createSenderCache(registry, Date.now),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL, late: config.LATE_QUEUE_URL }),
     now: Date.now,
     logger: createLogger("admission"),

@@ -186,12 +186,12 @@ async function pass(group: Group, { deps, remembered, endsAt }: Serving): Promis
   await publish(deps, { group, result, meter, startedAt, durationMs, mode: target.access.mode });
 }
 
-/** Undefined also when the registration is of no use now: whoever looks at it mends it, and resync looks again. */
+/** Undefined also when the registration is of no use: whoever looks at it mends it, and resync looks again. */
 async function findCluster(cluster: string, { directory, logger }: ReconcileDeps) {
   try {
     return await directory.find(cluster);
   } catch (error) {
-    if (!(error instanceof RegistryError)) throw error;
+    if (!(error instanceof RegistryError) || error.retryable) throw error;
     logger.error("cluster cannot be read", { cluster, kind: error.kind, message: error.message });
     return undefined;
   }

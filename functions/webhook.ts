@@ -1,7 +1,7 @@
 /** The events webhook: verifies the sender, recognises the format, wakes pools. Never calls a cluster. */
 import { isAcceptedServer, isForbiddenAddress } from "../shared/clusters/access.ts";
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
-import { type ClusterWebhook, openRegistry, RegistryError } from "../shared/clusters/registry.ts";
+import { type ClusterWebhook, createSenderCache, openRegistry, RegistryError } from "../shared/clusters/registry.ts";
 import { eventListSchema, readAuditEvent } from "../shared/events/audit.ts";
 import {
   CHECK_NOTICE,
@@ -176,7 +176,7 @@ function productionDeps(): WebhookDeps {
   const registry = openRegistry(config);
   const logger = createLogger("webhook");
   return {
-    webhooks: createEntryCache((name) => registry.webhook(name), Date.now),
+    webhooks: createSenderCache(registry, Date.now),
     keys: createIssuerKeys(Date.now, logger),
     wakeUps: createSqsWakeUps({ passes: config.PASSES_QUEUE_URL }),
     now: Date.now,

@@ -155,7 +155,7 @@ function dirOf({ dir }: Extract<RegistryPlace, { readonly kind: "file" }>): stri
 
 /** What a person's context leads to; a cluster of EKS by the AWS credentials that are found here, without the program that it names. */
 function accessOf(paths: readonly string[], context: string | undefined): ClusterAccess {
-  const auth = readEksContext(paths, context);
+  const auth = readEksContext(paths, { context, profile: environment["AWS_PROFILE"] });
   return auth === undefined ? readContext(paths, { mode: "observe", context }).access : { auth, mode: "observe" };
 }
 

@@ -228,6 +228,8 @@ async function exchange(
 
 /** What it takes to know where to send is not worth waiting for beyond the request's own time. */
 async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  // Nobody waits for it where the signal has come already.
+  promise.catch(() => {});
   signal.throwIfAborted();
   const aborted = Promise.withResolvers<never>();
   const abort = () => aborted.reject(signal.reason);

@@ -53,10 +53,15 @@ export function readContext(paths: readonly string[], { mode, context }: Context
 
 /**
  * The cluster of EKS that a context logs in to as `aws eks update-kubeconfig` has it, by the program `aws`; undefined for any
- * other context. The program is not run: the token is made with the AWS credentials that are found here.
+ * other context. The program is not run: the token is made with the AWS credentials that are found here, so those of another
+ * `profile` than the context's are refused.
  */
-export function readEksContext(paths: readonly string[], context: string | undefined): EksAuth | undefined {
-  const exec = execSchema.safeParse(choose(paths, context).user.exec).data;
+export function readEksContext(
+  paths: readonly string[],
+  { context, profile }: { readonly context: string | undefined; readonly profile: string | undefined },
+): EksAuth | undefined {
+  const { which, user } = choose(paths, context);
+  const exec = execSchema.safeParse(user.exec).data;
   const words = exec?.args ?? [];
   const isAws = exec !== undefined && basename(exec.command) === "aws";
   if (!isAws || words[words.indexOf("eks") + 1] !== "get-token") return undefined;
@@ -64,10 +69,19 @@ export function readEksContext(paths: readonly string[], context: string | undef
   const roleArn = wordAfter("--role-arn") ?? wordAfter("--role");
   const [clusterName, region] = [wordAfter("--cluster-name"), wordAfter("--region")];
   if (clusterName === undefined || region === undefined) return undefined;
+  // Of the same name and region there may be a cluster in each account.
+  const wanted = wordAfter("--profile") ?? exec?.env?.find(({ name }) => name === "AWS_PROFILE")?.value;
+  if (wanted !== undefined && wanted !== profile) {
+    throw new KubeconfigError(`the ${which} logs in with the AWS profile ${quoted(wanted)}: set AWS_PROFILE to it`);
+  }
   return { kind: "eks", clusterName, region, ...(roleArn === undefined ? {} : { roleArn }) };
 }
 
-const execSchema = z.object({ command: z.string(), args: z.array(z.string()) });
+const execSchema = z.object({
+  command: z.string(),
+  args: z.array(z.string()),
+  env: z.array(z.object({ name: z.string(), value: z.string() })).nullish(),
+});
 
 /** A context and what it names. */
 function choose(paths: readonly string[], context: string | undefined) {

@@ -5,6 +5,7 @@ import { describeProblems } from "../planning/errors.ts";
 import { parseJson } from "../planning/json.ts";
 import { CLUSTER_NAME } from "../planning/names.ts";
 import { accessSchema, type ClusterAccess, isAcceptedServer } from "./access.ts";
+import { createEntryCache, type EntryCache } from "./entry-cache.ts";
 import { RegistryError, type RegistryErrorKind, type RegistryPart, type RegistrySource } from "./registry-source.ts";
 import { createSsmSource } from "./registry-ssm.ts";
 
@@ -75,6 +76,30 @@ export function openRegistry({ REGISTRY_FILE, REGISTRY_PREFIX }: RegistryPlace):
   if (REGISTRY_PREFIX !== undefined) return createSsmRegistry(REGISTRY_PREFIX);
   if (REGISTRY_FILE !== undefined) return createFileRegistry(REGISTRY_FILE);
   throw new RegistryError("no cluster registry is configured: set REGISTRY_FILE or REGISTRY_PREFIX");
+}
+
+/** Reads of names that are not kept, by one instance in one minute. */
+const NEW_NAMES_MAX = 60;
+const MINUTE_MS = 60_000;
+
+/**
+ * Who may send events, by cluster, for functions that anybody can call: each name costs a read before anything is proven,
+ * so whoever guesses names must not use up what the registry answers to all. `now` is in epoch milliseconds.
+ */
+export function createSenderCache(
+  registry: Pick<Registry, "webhook">,
+  now: () => number,
+): EntryCache<ClusterWebhook | undefined> {
+  let minute = 0;
+  let reads = 0;
+  return createEntryCache<ClusterWebhook | undefined>(async (name, previous) => {
+    const thisMinute = Math.floor(now() / MINUTE_MS);
+    if (thisMinute !== minute) [minute, reads] = [thisMinute, 0];
+    if (previous === undefined) reads += 1;
+    if (reads > NEW_NAMES_MAX && previous === undefined)
+      throw new RegistryError(`more than ${NEW_NAMES_MAX} new names in a minute`, { kind: "unavailable" });
+    return registry.webhook(name);
+  }, now);
 }
 
 /** A registry in a JSON file, read at each question. */

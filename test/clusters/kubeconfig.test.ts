@@ -202,6 +202,8 @@ it("takes what the first of several files says, and leaves out those that do not
 const GET_TOKEN = ["--region", "eu-west-1", "eks", "get-token", "--cluster-name", "prod", "--output", "json"];
 const PROGRAM = { apiVersion: "client.authentication.k8s.io/v1beta1", command: "aws" };
 
+const HERE = { context: undefined, profile: undefined };
+
 it.each([
   ["as aws eks update-kubeconfig has it", { ...PROGRAM, args: GET_TOKEN }, {}],
   [
@@ -215,7 +217,7 @@ it.each([
   ],
 ])("knows a cluster of EKS by its program, without running it, %s", (_what, exec, more) => {
   const path = aKubeconfig({ user: { exec } });
-  expect(readEksContext([path], undefined)).toEqual({ kind: "eks", clusterName: "prod", region: "eu-west-1", ...more });
+  expect(readEksContext([path], HERE)).toEqual({ kind: "eks", clusterName: "prod", region: "eu-west-1", ...more });
 });
 
 it.each([
@@ -224,5 +226,15 @@ it.each([
   ["something else of aws", { exec: { ...PROGRAM, args: ["sts", "get-caller-identity"] } }],
   ["no region", { exec: { ...PROGRAM, args: GET_TOKEN.slice(2) } }],
 ])("takes a user with %s for none of EKS", (_what, user) => {
-  expect(readEksContext([aKubeconfig({ user })], undefined)).toBeUndefined();
+  expect(readEksContext([aKubeconfig({ user })], HERE)).toBeUndefined();
+});
+
+it.each([
+  ["its environment", { ...PROGRAM, args: GET_TOKEN, env: [{ name: "AWS_PROFILE", value: "prod" }] }],
+  ["its arguments", { ...PROGRAM, args: [...GET_TOKEN, "--profile", "prod"] }],
+])("takes a context with an AWS profile in %s for that profile's account only", (_what, exec) => {
+  const path = aKubeconfig({ user: { exec } });
+  expect(readEksContext([path], { ...HERE, profile: "prod" })).toMatchObject({ clusterName: "prod" });
+  for (const profile of [undefined, "dev"])
+    expect(() => readEksContext([path], { ...HERE, profile })).toThrow('the AWS profile "prod": set AWS_PROFILE to it');
 });

@@ -5,7 +5,13 @@ import { describe, expect, it } from "vitest";
 import { accessSchema, type ServerAccess } from "../../shared/clusters/access.ts";
 import { createDirectory } from "../../shared/clusters/directory.ts";
 import { createEntryCache } from "../../shared/clusters/entry-cache.ts";
-import { createFileRegistry, openRegistry, type Registry, RegistryError } from "../../shared/clusters/registry.ts";
+import {
+  createFileRegistry,
+  createSenderCache,
+  openRegistry,
+  type Registry,
+  RegistryError,
+} from "../../shared/clusters/registry.ts";
 import { isRecord } from "../../shared/planning/json.ts";
 import { aFolder } from "../control-plane/support.ts";
 import { aDirectory } from "../support/handlers.ts";
@@ -493,4 +499,23 @@ it("passes on what the registry says is wrong, and asks again next time", async 
 
   await expect(directory.find("west")).rejects.toThrow("unreadable");
   expect(isRecord(await directory.find("west"))).toBe(true);
+});
+
+it("looks up sixty names that are new in a minute, whoever guesses them, and goes on with those that it knows", async () => {
+  const clock = { now: NOW };
+  const asked: string[] = [];
+  const rules = { bearer: ["a".repeat(64)] };
+  const webhook = async (name: string) => {
+    asked.push(name);
+    return name === "west" ? rules : undefined;
+  };
+  const senders = createSenderCache({ webhook }, () => clock.now);
+  await senders.find("west");
+  for (let guess = 1; guess < 60; guess += 1) expect(await senders.find(`guess-${guess}`)).toBeUndefined();
+
+  await expect(senders.find("guess-60")).rejects.toMatchObject({ name: "RegistryError", kind: "unavailable" });
+  expect(asked).toHaveLength(60);
+  clock.now += 5 * 60_000;
+  expect(await senders.find("west")).toBe(rules);
+  expect(await senders.find("guess-60")).toBeUndefined();
 });

@@ -289,6 +289,15 @@ it("says what is wrong with a registration, leaves it to resync, and serves the 
   });
 });
 
+it("looks again later when the registry does not answer now", async () => {
+  const away = new RegistryError("the cluster registry cannot be read", { kind: "unavailable" });
+  const { directory } = aDirectory({}, () => NOW);
+  const { run, mailbox } = aReconcile({}, { directory: { ...directory, find: () => Promise.reject(away) } });
+
+  expect(await run(aMessage())).toEqual(ALL_ACKNOWLEDGED);
+  expect(mailbox.sent).toMatchObject([{ queue: "late", wakeUp: { name: "web", attempt: 1 } }]);
+});
+
 it("serves a namespace that the entry names", async () => {
   const wire = aSettledWire();
   const { run } = aReconcile({ west: { wire, access: { namespaces: ["prod", "ci"] } } });

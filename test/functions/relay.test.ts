@@ -41,3 +41,12 @@ it("sends many in requests of 400, and nothing where there is nothing to tell", 
   expect(relay([{ records }], TARGET, NOW)).toHaveLength(2);
   expect(relay([{ records: [record({ hello: "world" })] }], TARGET, NOW)).toEqual([]);
 });
+
+it("sends no bodies, and loses only the line that was cut off", async () => {
+  const event = { ...anAuditEvent(), requestObject: { spec: { userData: "#cloud-config" } } };
+  const cut = { category: "kube-audit", properties: { log: JSON.stringify(event).slice(0, -20) } };
+  const [request] = relay([{ records: [cut, record(event)] }], TARGET, NOW);
+  const body: unknown = await request?.json();
+  expect(body).toMatchObject({ kind: "EventList", items: [{ verb: "patch", objectRef: { name: "web" } }] });
+  expect(JSON.stringify(body)).not.toContain("cloud-config");
+});

@@ -15,8 +15,7 @@ import { createIssuerKeys, createWebhook, type WebhookDeps } from "../../../func
 import type { ClusterAccess } from "../../../shared/clusters/access.ts";
 import { type Connection, openConnection } from "../../../shared/clusters/connection.ts";
 import { createDirectory, type Directory } from "../../../shared/clusters/directory.ts";
-import { createEntryCache } from "../../../shared/clusters/entry-cache.ts";
-import type { Registry } from "../../../shared/clusters/registry.ts";
+import { createSenderCache, type Registry } from "../../../shared/clusters/registry.ts";
 import { FACT_SOURCE, type Facts, RECONCILED } from "../../../shared/events/facts.ts";
 import type { QueueName, WakeUps } from "../../../shared/events/wake-ups.ts";
 import { describeError, type Logger } from "../../../shared/runtime/logger.ts";
@@ -120,7 +119,7 @@ export function startRuntime({
     usage,
     directory,
     eventRoutes: createEventRoutes({
-      webhooks: createEntryCache((name) => registry.webhook(name), now),
+      webhooks: createSenderCache(registry, now),
       keys: createIssuerKeys(now, logger),
       wakeUps,
       now,
