@@ -5,7 +5,7 @@ import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import { type Cluster, createCluster, NAMESPACES } from "../../shared/clusters/cluster.ts";
 import type { Connection } from "../../shared/clusters/connection.ts";
 import { readsOnly } from "../../shared/clusters/foresee.ts";
-import { OWN_GROUP } from "../../shared/events/changes.ts";
+import { OWN_GROUP, OWN_NAMESPACE } from "../../shared/events/changes.ts";
 import { isRecord, parseJson, recordOf } from "../../shared/planning/json.ts";
 import type { Identity, KubernetesObject } from "../kubernetes/manifests.ts";
 import { type Applied, ApplyError, applyManifests, deleteManifests } from "../local/control-plane/manifests.ts";
@@ -127,7 +127,8 @@ export function identityOf({ auth }: ClusterAccess): {
     case "token": {
       const [, namespace, name] = SERVICE_ACCOUNT.exec(subjectOf(auth.token) ?? "") ?? [];
       if (namespace !== undefined && name === OWN_GROUP) {
-        return { identity: { kind: "serviceAccount", namespace }, note: undefined };
+        const note = namespace === OWN_NAMESPACE ? undefined : sharedNamespace(namespace);
+        return { identity: { kind: "serviceAccount", namespace }, note };
       }
       const whose = name === undefined ? "the token" : `the token of the ServiceAccount ${namespace}/${name}`;
       return { identity: group, note: `${whose} ${MUST_BE_MEMBER}` };
@@ -139,6 +140,10 @@ export function identityOf({ auth }: ClusterAccess): {
     default:
       return { identity: group, note: undefined };
   }
+}
+
+function sharedNamespace(namespace: string): string {
+  return `the ServiceAccount ${OWN_GROUP} is in the namespace ${namespace}: what others of that namespace change counts as the functions' own, and they are not told of it. Better is one in ${OWN_NAMESPACE}`;
 }
 
 const MUST_BE_MEMBER = `must be of a member of the group ${OWN_GROUP}: that is whom the roles are bound to`;

@@ -1,6 +1,7 @@
 /** `npm run cluster -- remove`: takes a cluster out of the registry, and on demand what was applied to it. */
 import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import type { ClusterWebhook } from "../../shared/clusters/registry.ts";
+import { OWN_NAMESPACE } from "../../shared/events/changes.ts";
 import type { KubernetesObject } from "../kubernetes/manifests.ts";
 import { checkRights, deleteObjects, identityOf, nameOfObject } from "./cluster-objects.ts";
 import type { RemoveOptions } from "./cluster-options.ts";
@@ -46,13 +47,13 @@ export async function runRemove(options: RemoveOptions, deps: RemoveDeps): Promi
   }
 }
 
-/** Whatever `add` may have given to the cluster, by whatever options. */
+/** Whatever `add` may have given to the cluster, by whatever options. A namespace that is not named for the functions alone is somebody else's. */
 function givenTo(
   name: string,
   access: ClusterAccess,
   webhook: ClusterWebhook | undefined,
 ): readonly KubernetesObject[] {
-  return objectsOf({
+  const objects = objectsOf({
     name,
     sources: ["admission", ...(webhook?.oidc === undefined ? [] : (["knative"] as const))],
     users: true,
@@ -61,6 +62,7 @@ function givenTo(
     endpoint: { address: "https://unused.invalid", caBundle: undefined },
     secrets: { path: "unused" },
   });
+  return objects.filter(({ kind, metadata }) => kind !== "Namespace" || metadata.name === OWN_NAMESPACE);
 }
 
 /** One for the cluster, and one for each namespace that stays. */

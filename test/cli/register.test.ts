@@ -64,6 +64,11 @@ function secretsIn({ stdout, stderr }: Outcome): readonly string[] {
   return [stdout, ...stderr].join("\n").match(/(?<=admission\/|events: )[\w+/=-]{43,}/g) ?? [];
 }
 
+/** As a JWT says whom it is of. */
+function tokenOf(sub: string): string {
+  return `e30.${Buffer.from(JSON.stringify({ sub, exp: 1_800_000_000 })).toString("base64url")}.x`;
+}
+
 function documentsOf({ stdout }: Outcome): readonly unknown[] {
   return [...parseAllDocuments(stdout)].map((document): unknown => document.toJS());
 }
@@ -169,17 +174,15 @@ it("asks the cluster who signs the tokens of Knative", async () => {
 });
 
 it("says of whom credentials are that the roles are not bound to", async () => {
-  const claims = (sub: string) =>
-    `e30.${Buffer.from(JSON.stringify({ sub, exp: 1_800_000_000 })).toString("base64url")}.x`;
   const add = async (stdin: string) => {
     const store = aStore();
     const { stdout, stderr } = await cluster(store, ["add", "west", ...BY_TOKEN, "--source", "none"], { stdin });
     return { stdout, notes: stderr.join("\n") };
   };
-  const own = await add(claims("system:serviceaccount:vmpool-functions:vmpool-functions"));
+  const own = await add(tokenOf("system:serviceaccount:vmpool-functions:vmpool-functions"));
   expect(own.notes).not.toContain("note");
   expect(own.stdout).toContain("kind: ServiceAccount");
-  const other = await add(claims("system:serviceaccount:ci:deployer"));
+  const other = await add(tokenOf("system:serviceaccount:ci:deployer"));
   expect(other.notes).toContain("the token of the ServiceAccount ci/deployer must be of a member of the group");
   expect((await add("opaque")).notes).toContain("the token must be of a member of the group vmpool-functions");
 });
@@ -268,6 +271,26 @@ it("removes a cluster when it is sure", async () => {
   expect(removed.stderr.join("\n")).toContain("vmpool-functions-notices");
   expect(await store.names()).toEqual([]);
   await expect(cluster(store, ["remove", "west", "--yes"])).rejects.toThrow('there is no cluster "west"');
+});
+
+it("deletes no namespace but the functions' own, and says when their ServiceAccount is in another one", async () => {
+  const removed = async (namespace: string) => {
+    const store = aStore();
+    const stdin = tokenOf(`system:serviceaccount:${namespace}:vmpool-functions`);
+    const added = await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT], { stdin });
+    const { stderr } = await cluster(store, ["remove", "west", "--yes"]);
+    return { notes: added.stderr.join("\n"), commands: stderr.join("\n") };
+  };
+  const shared = await removed("kubevirt");
+  expect(shared.commands).not.toContain("namespace/");
+  expect(shared.commands).toContain(
+    "kubectl delete --ignore-not-found -n kubevirt serviceaccount/vmpool-functions secret/vmpool-functions",
+  );
+  expect(shared.notes).toContain("note: the ServiceAccount vmpool-functions is in the namespace kubevirt");
+  const own = await removed("vmpool-functions");
+  expect(own.commands).toContain(" namespace/vmpool-functions");
+  expect(own.commands).not.toContain(" -n ");
+  expect(own.notes).not.toContain("note");
 });
 
 it("shows no secret of a registration, but the beginning of its hash", async () => {
