@@ -83,7 +83,7 @@ async function look(access: ClusterAccess, options: CheckOptions, deps: CheckDep
     const connection = deps.connect(deps.viewerAccess);
     connections.push(connection);
     const viewer = readingCluster(connection, deadline);
-    const same = await isSameCluster(cluster, viewer);
+    const same = await isSameCluster(cluster, viewer, access);
     if (same === false) throw new CommandError(ELSEWHERE);
     const doubt: readonly Finding[] = same === true ? [] : [UNSURE];
     const found = await lookForInTreeController({ ...sight, viewer });

@@ -81,15 +81,22 @@ export function readingCluster(connection: Connection, deadline: AbortSignal): C
   });
 }
 
-/** Whether both lead to the same cluster; undefined when that cannot be told. */
-export async function isSameCluster(one: Cluster, other: Cluster): Promise<boolean | undefined> {
-  const [own, seen] = await Promise.all([one, other].map(uidOfCluster));
+/**
+ * Whether both lead to the same cluster; undefined when that cannot be told. An entry that serves some namespaces alone may see
+ * no other one: clusters are told apart by the UID of the first of them, else by that of `kube-system`.
+ */
+export async function isSameCluster(
+  one: Cluster,
+  other: Cluster,
+  { namespaces }: Pick<ClusterAccess, "namespaces">,
+): Promise<boolean | undefined> {
+  const name = namespaces?.[0] ?? "kube-system";
+  const [own, seen] = await Promise.all([one, other].map((cluster) => uidOfNamespace(cluster, name)));
   return own === undefined || seen === undefined ? undefined : own === seen;
 }
 
-/** The UID of `kube-system`, by which clusters are told apart. */
-async function uidOfCluster(cluster: Cluster): Promise<string | undefined> {
-  const answer = await cluster.get(NAMESPACES, { name: "kube-system" });
+async function uidOfNamespace(cluster: Cluster, name: string): Promise<string | undefined> {
+  const answer = await cluster.get(NAMESPACES, { name });
   const metadata = answer.ok && isRecord(answer.value) ? answer.value["metadata"] : undefined;
   const uid = isRecord(metadata) ? metadata["uid"] : undefined;
   return typeof uid === "string" ? uid : undefined;
@@ -109,7 +116,7 @@ export async function checkRights(
   try {
     const deadline = AbortSignal.timeout(TIMEOUT_MS);
     const [own, seen] = connections.map((connection) => readingCluster(connection, deadline));
-    const same = own === undefined || seen === undefined ? undefined : await isSameCluster(own, seen);
+    const same = own === undefined || seen === undefined ? undefined : await isSameCluster(own, seen, access);
     if (same === false) throw new CommandError(ELSEWHERE);
     return same === true;
   } finally {

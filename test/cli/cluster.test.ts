@@ -265,6 +265,24 @@ it("looks with somebody else's rights when they are given, if they lead to the s
   await expect(cluster(own("two"), args, { viewer: viewer() })).rejects.toThrow("leads to another cluster");
 });
 
+it("tells clusters apart by a namespace that is served, where the functions may see no other one", async () => {
+  const access = { ...ACCESS, namespaces: ["ci", "lab"] };
+  const pools = ["ci", "lab"].map((name) =>
+    on(`GET /apis/pool.kubevirt.io/v1beta1/namespaces/${name}/virtualmachinepools`, aPools([])),
+  );
+  const ci = (uid: string) => on("GET /api/v1/namespaces/ci", ok({ metadata: { uid } }));
+  const own = (uid: string) =>
+    aWire(on(DISCOVERY, served("v1beta1")), ...pools, rightsBut(), ci(uid), on(SYSTEM, FORBIDDEN));
+  const viewer = aWire(
+    on(KUBEVIRTS, aList([aKubevirt("0")])),
+    on(DEPLOYMENTS, aList([aDeployment(OFF)])),
+    ...[ci("one"), on(SYSTEM, ok({ metadata: { uid: "system" } }))],
+  );
+  const args = ["check", "west", "--kubeconfig", "admin.yaml"];
+  expect(await cluster(own("one"), args, { viewer, access })).toMatchObject({ exitCode: 0 });
+  await expect(cluster(own("two"), args, { viewer, access })).rejects.toThrow("leads to another cluster");
+});
+
 it("takes no other rights for a proof when it cannot tell whether they are of the same cluster", async () => {
   const own = aWire(on(DISCOVERY, served("v1beta1")), on(POOLS, aPools([])), rightsBut(), on(SYSTEM, FORBIDDEN));
   const viewer = aWire(
