@@ -124,6 +124,18 @@ export async function checkRights(
   }
 }
 
+/** Throws unless the rights are surely of the entry's cluster: for what changes or deletes there by the word of the registry. */
+export async function requireRights(
+  name: string,
+  parts: { readonly access: ClusterAccess; readonly rights: ClusterAccess },
+  connect: (access: ClusterAccess) => Connection,
+): Promise<void> {
+  if (await checkRights(parts, connect)) return;
+  throw new CommandError(
+    `whether the kubeconfig leads to ${name} cannot be told, so nothing was changed: run it without --apply and use what it prints`,
+  );
+}
+
 /** Whom the cluster's roles are to be bound to; a note when the credentials seem to be of somebody else. */
 export function identityOf({ auth }: ClusterAccess): {
   readonly identity: Identity;

@@ -3,7 +3,7 @@ import type { ClusterAccess } from "../../shared/clusters/access.ts";
 import type { ClusterWebhook } from "../../shared/clusters/registry.ts";
 import { OWN_NAMESPACE } from "../../shared/events/changes.ts";
 import type { KubernetesObject } from "../kubernetes/manifests.ts";
-import { checkRights, deleteObjects, identityOf, nameOfObject } from "./cluster-objects.ts";
+import { deleteObjects, identityOf, nameOfObject, requireRights } from "./cluster-objects.ts";
 import type { RemoveOptions } from "./cluster-options.ts";
 import { describeReach } from "./entries.ts";
 import { CommandError } from "./errors.ts";
@@ -30,7 +30,7 @@ export async function runRemove(options: RemoveOptions, deps: RemoveDeps): Promi
     if (!answer) return { stdout: "", stderr: [`${name} stays`], exitCode: 1 };
   }
   const rights = options.apply ? deps.readContext(options.rights.context).access : undefined;
-  if (rights !== undefined && access !== undefined) await checkRights({ access, rights }, deps.connect);
+  if (rights !== undefined && access !== undefined) await requireRights(name, { access, rights }, deps.connect);
   await store.remove(name);
   const told = `${name} (${where}) is removed from ${store.place}; functions that run forget it within five minutes`;
   const objects = access === undefined ? [] : givenTo(name, access, webhook);

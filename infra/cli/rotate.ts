@@ -1,6 +1,6 @@
 /** `npm run cluster -- rotate`: changes the secrets of senders without a gap. The new ones are valid beside the old ones until those are dropped. */
 import type { ClusterWebhook } from "../../shared/clusters/registry.ts";
-import { applyObjects, checkRights, formatObjects, identityOf } from "./cluster-objects.ts";
+import { applyObjects, formatObjects, identityOf, requireRights } from "./cluster-objects.ts";
 import type { RotateOptions } from "./cluster-options.ts";
 import { CommandError } from "./errors.ts";
 import { findEndpoint, type Outcome, objectsOf, printed, type RegisterDeps, tellSecrets } from "./registration.ts";
@@ -37,7 +37,7 @@ export async function runRotate(options: RotateOptions, deps: RegisterDeps): Pro
           secrets,
         }).filter((object) => JSON.stringify(object).includes(secrets.path ?? ""));
   const rights = options.apply ? deps.readContext(options.rights.context).access : undefined;
-  if (rights !== undefined) await checkRights({ access, rights }, deps.connect);
+  if (rights !== undefined) await requireRights(name, { access, rights }, deps.connect);
   // Valid before anybody sends it.
   await store.write(name, { webhook: addSecrets(webhook, secrets) });
   const stderr = [

@@ -12,7 +12,7 @@ import { runRotate } from "../../infra/cli/rotate.ts";
 import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { hashSecret } from "../../shared/events/signatures.ts";
 import { aFolder } from "../control-plane/support.ts";
-import { aWire, ok, on, refusal, type Wire } from "../support/transport.ts";
+import { aWire, ok, on, refusal, type Wire, writesOf } from "../support/transport.ts";
 
 const TOKEN = "s3cr3t-token";
 const SERVER = "https://api.example";
@@ -257,6 +257,22 @@ it("changes the credentials and nothing else; another cluster is observed first"
   const moved = await cluster(store, ["credentials", "west", "--server", "https://other.example", "--token-stdin"]);
   expect(moved.stderr.join("\n")).toContain("it was https://api.example: its mode is observe now");
   expect(await store.access("west")).toMatchObject({ mode: "observe" });
+});
+
+it.each([
+  ["rotate", []],
+  ["remove", ["--yes"]],
+])("lets %s change nothing by a kubeconfig that may lead to another cluster", async (command, more) => {
+  const store = aStore();
+  await cluster(store, ["add", "west", "--server", "https://west.example", "--token-stdin", ...ENDPOINT]);
+  const before = await store.webhook("west");
+  const wire = aWire(on("GET /api/v1/namespaces/kube-system", refusal(403, "Forbidden")));
+  const args = [command, "west", ...more, ...(command === "rotate" ? ENDPOINT : []), "--apply"];
+  await expect(cluster(store, args, { wire })).rejects.toThrow(
+    "whether the kubeconfig leads to west cannot be told, so nothing was changed: run it without --apply",
+  );
+  expect(writesOf(wire)).toEqual([]);
+  expect(await store.webhook("west")).toEqual(before);
 });
 
 it("removes a cluster when it is sure", async () => {
