@@ -118,8 +118,8 @@ async function oidcOf(options: AddOptions, parts: OidcParts): Promise<ClusterWeb
 }
 
 /** A cluster tells who signs its tokens to whoever may ask. */
-async function askIssuer({ apply, rights }: AddOptions, { access, deps }: OidcParts): Promise<string> {
-  const asking = apply ? deps.readContext(rights.context).access : access;
+async function askIssuer(options: AddOptions, { access, deps }: OidcParts): Promise<string> {
+  const asking = options.apply ? rightsOf(options, deps) : access;
   const connection = deps.connect(asking);
   try {
     const path = "/.well-known/openid-configuration";
@@ -136,6 +136,12 @@ async function askIssuer({ apply, rights }: AddOptions, { access, deps }: OidcPa
   );
 }
 
+/** A person's: of --context, else of the context that is registered, else of the current one. */
+function rightsOf({ credentials, rights }: AddOptions, { readContext }: RegisterDeps): ClusterAccess {
+  const context = rights.context ?? (credentials.kind === "context" ? credentials.context : undefined);
+  return readContext(context).access;
+}
+
 interface Giving {
   readonly access: ClusterAccess;
   readonly objects: Parameters<typeof applyObjects>[1];
@@ -144,14 +150,12 @@ interface Giving {
 
 /** Applies the objects with the person's rights, and reads the token that they make, if there is to be one. */
 async function give(options: AddOptions, { access, objects, deps }: Giving) {
-  const { credentials, rights, serviceAccount } = options;
-  const context = rights.context ?? (credentials.kind === "context" ? credentials.context : undefined);
-  const own = deps.readContext(context).access;
+  const own = rightsOf(options, deps);
   const isSame = await checkRights({ access, rights: own }, deps.connect);
   const connection = deps.connect(own);
   try {
     const sent = await applyObjects(connection, objects);
-    const token = serviceAccount && sent.failures.length === 0 ? await readToken(connection) : undefined;
+    const token = options.serviceAccount && sent.failures.length === 0 ? await readToken(connection) : undefined;
     return { ...sent, isSame, token };
   } finally {
     await connection.close();

@@ -9,7 +9,7 @@ import type { Outcome } from "../../infra/cli/registration.ts";
 import { createFileStore, type RegistryStore } from "../../infra/cli/registry-store.ts";
 import { runRemove } from "../../infra/cli/remove.ts";
 import { runRotate } from "../../infra/cli/rotate.ts";
-import type { ServerAccess } from "../../shared/clusters/access.ts";
+import type { ClusterAccess, ServerAccess } from "../../shared/clusters/access.ts";
 import { hashSecret } from "../../shared/events/signatures.ts";
 import { aFolder } from "../control-plane/support.ts";
 import { aWire, ok, on, refusal, type Wire, writesOf } from "../support/transport.ts";
@@ -21,12 +21,24 @@ const BY_TOKEN = ["--server", SERVER, "--token-stdin"];
 /** Of the kubeconfig's context `admin`. */
 const ADMIN: ServerAccess = { server: SERVER, auth: { kind: "token", token: "admin-t0ken" }, mode: "observe" };
 
+/** What is asked for before anything is applied. */
+const APPLYING = [
+  "/api/v1",
+  "/apis/rbac.authorization.k8s.io/v1",
+  "/apis/flowcontrol.apiserver.k8s.io/v1",
+  "/apis/admissionregistration.k8s.io/v1",
+  "/apis/sources.knative.dev/v1",
+];
+
 interface Given {
   readonly store?: RegistryStore;
   readonly stdin?: string;
   /** What stands for every cluster. */
   readonly wire?: Wire;
   readonly answer?: boolean;
+  /** What a context of the kubeconfig leads to; each one to `ADMIN` otherwise. */
+  readonly contexts?: (context: string | undefined) => ClusterAccess;
+  readonly connect?: (access: ClusterAccess) => Wire;
 }
 
 function aStore(): RegistryStore {
@@ -40,8 +52,8 @@ async function cluster(store: RegistryStore, args: readonly string[], given: Giv
   const deps = {
     store,
     readText: async (file: string) => (file === "-" ? (given.stdin ?? TOKEN) : readFile(file, "utf8")),
-    readContext: () => ({ access: ADMIN, namespace: undefined }),
-    connect: () => given.wire ?? aWire(),
+    readContext: (context: string | undefined) => ({ access: given.contexts?.(context) ?? ADMIN }),
+    connect: (access: ClusterAccess) => given.connect?.(access) ?? given.wire ?? aWire(),
     session: async () => undefined,
     confirm: async () => given.answer,
   };
@@ -173,6 +185,21 @@ it("asks the cluster who signs the tokens of Knative", async () => {
   await expect(cluster(store, args, { wire: silent })).rejects.toThrow("--oidc-issuer is missing");
 });
 
+it("asks the cluster of the context that is registered who signs the tokens of Knative, not that of the current one", async () => {
+  const elsewhere: ServerAccess = { ...ADMIN, server: "https://current.example" };
+  const asked: (string | undefined)[] = [];
+  const connect = ({ server }: ClusterAccess) => {
+    asked.push(server);
+    return aWire(
+      on("GET /.well-known/openid-configuration", ok({ issuer: "https://oidc.example/west" })),
+      ...APPLYING.map((path) => on(`GET ${path}`, refusal(403, "Forbidden"))),
+    );
+  };
+  const args = ["add", "west", "--from-context", "west", ...ENDPOINT, "--source", "knative", "--apply"];
+  await cluster(aStore(), args, { connect, contexts: (context) => (context === "west" ? ADMIN : elsewhere) });
+  expect(new Set(asked)).toEqual(new Set([SERVER]));
+});
+
 it("says of whom credentials are that the roles are not bound to", async () => {
   const add = async (stdin: string) => {
     const store = aStore();
@@ -204,13 +231,7 @@ it("registers no name twice, unless it is told to; then with new secrets, and to
 
 it("registers nothing that the cluster has refused, so that the same command can be run again", async () => {
   const store = aStore();
-  const lists = [
-    "/api/v1",
-    "/apis/rbac.authorization.k8s.io/v1",
-    "/apis/flowcontrol.apiserver.k8s.io/v1",
-    "/apis/admissionregistration.k8s.io/v1",
-  ];
-  const wire = aWire(...lists.map((path) => on(`GET ${path}`, refusal(403, "Forbidden"))));
+  const wire = aWire(...APPLYING.map((path) => on(`GET ${path}`, refusal(403, "Forbidden"))));
   const refused = await cluster(store, ["add", "west", ...BY_TOKEN, ...ENDPOINT, "--apply"], { wire });
   expect(refused.exitCode).toBe(1);
   expect(refused.stderr.join("\n")).toMatch(/west is not registered: mend what was refused/);
