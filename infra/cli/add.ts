@@ -41,6 +41,7 @@ export async function runAdd(options: AddOptions, deps: RegisterDeps): Promise<O
   const { store } = deps;
   if (!options.replace) await refuseSecond(name, deps);
   const reach = await readReach(options.credentials, deps);
+  if (serviceAccount && reach.auth.kind === "eks") throw new CommandError(NO_ACCOUNT);
   const namespaces = options.namespaces === undefined ? {} : { namespaces: [...options.namespaces] };
   const entry = { ...reach, ...namespaces, mode: "observe" as const };
   const access = readAccess(name, entry);
@@ -50,7 +51,8 @@ export async function runAdd(options: AddOptions, deps: RegisterDeps): Promise<O
   const oidc = await oidcOf(options, { endpoint, identity, access, deps });
   const objects = objectsOf({ ...options, identity, endpoint, secrets });
   const webhook = newWebhook(secrets, oidc);
-  checkEntry(name, { access: entry, webhook });
+  const foreseen = serviceAccount ? ({ kind: "token", token: FORESEEN_TOKEN } as const) : entry.auth;
+  store.check(name, { access: { ...entry, auth: foreseen }, webhook });
 
   const given = apply ? await give(options, { access, objects, deps }) : undefined;
   if (given !== undefined && given.failures.length > 0) {
@@ -73,6 +75,10 @@ const OWN_ACCOUNT: ReturnType<typeof identityOf> = {
   identity: { kind: "serviceAccount", namespace: OWN_NAMESPACE },
   note: undefined,
 };
+/** In the place of the one that is still to be made; as long as those of a ServiceAccount are. */
+const FORESEEN_TOKEN = "x".repeat(1_024);
+const NO_ACCOUNT =
+  "--service-account registers a token, and the context is of a cluster of EKS, where tokens are signed with AWS credentials: leave it out, and give the functions' role an access entry (docs/clusters.md)";
 const UNSURE = "whether the kubeconfig leads to the registered cluster could not be told";
 const ACCESS_ENTRY = `EKS lets the functions in by an access entry of their role with the Kubernetes group ${OWN_GROUP} (docs/clusters.md)`;
 

@@ -25,6 +25,8 @@ export interface WriteOptions {
 export interface RegistryStore extends Registry {
   /** For messages: a file or a prefix. */
   readonly place: string;
+  /** Throws what would keep an entry from being written: what the functions would refuse, or what has no room. */
+  check(name: string, entry: RegistryEntry): void;
   /** Both halves are checked before either is written. A registration counts from the moment that `access` is there, so that comes last. */
   write(name: string, entry: RegistryEntry, options?: WriteOptions): Promise<void>;
   /** The webhook half goes first: nobody is let in to a cluster that is half gone. */
@@ -69,6 +71,7 @@ export function createFileStore(path: string): RegistryStore {
   return {
     ...registry,
     place: path,
+    check: checkEntry,
     access: async (name) => (existsSync(path) ? registry.access(name) : undefined),
     async write(name, entry, { isNew = false } = {}) {
       checkEntry(name, entry);
@@ -116,12 +119,16 @@ export function createSsmStore(prefix: string, client: Pick<SSMClient, "send">):
       throw ssmFailure(error, { parameter: parameter.Name, action: "ssm:PutParameter" });
     }
   };
+  const check = (name: string, entry: RegistryEntry) => {
+    checkEntry(name, entry);
+    checkSizes(name, entry);
+  };
   return {
     ...registry,
     place: `SSM ${prefix}`,
+    check,
     async write(name, entry, { isNew = false } = {}) {
-      checkEntry(name, entry);
-      checkSizes(name, entry);
+      check(name, entry);
       if (entry.access === undefined && (await registry.access(name)) === undefined) {
         throw new CommandError(`the cluster ${name} is no longer in the registry ${prefix}`);
       }

@@ -125,6 +125,8 @@ it("refuses an entry that no parameter can hold before it writes any of it", asy
   const namespaces = Array.from({ length: 400 }, (_, index) => `a-namespace-with-a-long-name-${index}`);
   const entry = { access: { ...ACCESS, namespaces }, webhook: WEBHOOK };
   const store = createSsmStore(prefix, client);
-  await expect(store.write("west", entry, { isNew: true })).rejects.toThrow("SSM takes 8192: name fewer namespaces");
+  const message = "SSM takes 8192: name fewer namespaces";
+  expect(() => store.check("west", entry)).toThrow(message);
+  await expect(store.write("west", entry, { isNew: true })).rejects.toThrow(message);
   expect(await parametersBelow(prefix)).toEqual([]);
 });

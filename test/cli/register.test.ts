@@ -5,6 +5,7 @@ import { parseAllDocuments } from "yaml";
 import { runAdd, runCredentials } from "../../infra/cli/add.ts";
 import { parseClusterOptions } from "../../infra/cli/cluster-options.ts";
 import { formatEntry, formatJson } from "../../infra/cli/entries.ts";
+import { CommandError } from "../../infra/cli/errors.ts";
 import type { Outcome } from "../../infra/cli/registration.ts";
 import { createFileStore, type RegistryStore } from "../../infra/cli/registry-store.ts";
 import { runRemove } from "../../infra/cli/remove.ts";
@@ -227,6 +228,26 @@ it("registers no name twice, unless it is told to; then with new secrets, and to
   await cluster(store, [...args, "--replace"]);
   expect(await store.access("west")).toMatchObject({ mode: "observe" });
   expect(await store.webhook("west")).not.toEqual(before);
+});
+
+it.each<[string, ClusterAccess, string]>([
+  [
+    "of EKS",
+    { auth: { kind: "eks", clusterName: "prod", region: "eu-west-1" }, mode: "observe" },
+    "--service-account registers a token, and the context is of a cluster of EKS",
+  ],
+  ["whose entry the registry has no room for", ADMIN, "no room"],
+])("changes nothing in a cluster %s", async (_what, access, message) => {
+  const store: RegistryStore = {
+    ...aStore(),
+    check: () => {
+      throw new CommandError("no room");
+    },
+  };
+  const wire = aWire();
+  const args = ["add", "west", "--from-context", "west", ...ENDPOINT, "--service-account", "--apply"];
+  await expect(cluster(store, args, { wire, contexts: () => access })).rejects.toThrow(message);
+  expect(wire.sent).toEqual([]);
 });
 
 it("registers nothing that the cluster has refused, so that the same command can be run again", async () => {
