@@ -190,17 +190,24 @@ export async function runCredentials(options: CredentialsOptions, deps: Register
   const before = await store.access(name);
   if (before === undefined) throw await unknownCluster(name, store);
   const reach = await readReach(options.credentials, deps);
-  const isSame = describeReach(reach) === describeReach(before);
+  const isSame = describeReach(reach) === describeReach(before) && accountOf(reach) === accountOf(before);
   const mode = isSame ? before.mode : "observe";
   const namespaces = before.namespaces === undefined ? {} : { namespaces: before.namespaces };
   const access = readAccess(name, { ...reach, ...namespaces, mode });
   await store.write(name, { access: { ...reach, ...namespaces, mode } });
   const { note } = identityOf(access);
-  const moved = `it was ${describeReach(before)}: its mode is observe now, until npm run cluster -- mode ${name} act`;
+  const account = accountOf(before);
+  const was = `${describeReach(before)}${account === undefined ? "" : ` of the account ${account}`}`;
+  const moved = `it was ${was}: its mode is observe now, until npm run cluster -- mode ${name} act`;
   const stderr = [
     `${name} (${describeReach(reach)}) has new credentials, which functions that run take up within five minutes; mode ${mode}`,
     ...(isSame ? [] : [`note: ${moved}`]),
     ...(note === undefined ? [] : [`note: ${note}`]),
   ];
   return { stdout: "", stderr, exitCode: 0 };
+}
+
+/** Of AWS, as far as the entry names one: each may have a cluster of that name. */
+function accountOf({ auth }: Pick<ClusterAccess, "auth">): string | undefined {
+  return auth.kind === "eks" ? auth.roleArn?.split(":")[4] : undefined;
 }

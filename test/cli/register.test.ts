@@ -302,6 +302,22 @@ it("changes the credentials and nothing else; another cluster is observed first"
 });
 
 it.each([
+  ["111122223333", "act"],
+  ["444455556666", "observe"],
+])("takes a cluster of EKS in the account %s for one to %s", async (account, mode) => {
+  const store = aStore();
+  const eks = ["--eks", "prod", "--eks-region", "eu-west-1", "--role-arn"];
+  await cluster(store, ["add", "west", ...eks, "arn:aws:iam::111122223333:role/functions", ...ENDPOINT]);
+  const access = await store.access("west");
+  if (access === undefined) throw new Error("west is not registered");
+  await store.write("west", { access: { ...access, mode: "act" } });
+  const { stderr } = await cluster(store, ["credentials", "west", ...eks, `arn:aws:iam::${account}:role/others`]);
+  expect(await store.access("west")).toMatchObject({ mode });
+  const moved = "it was EKS prod in eu-west-1 of the account 111122223333: its mode is observe now";
+  expect(stderr.join("\n").includes(moved)).toBe(mode === "observe");
+});
+
+it.each([
   ["rotate", []],
   ["remove", ["--yes"]],
 ])("lets %s change nothing by a kubeconfig that may lead to another cluster", async (command, more) => {
