@@ -129,7 +129,10 @@ export function createSsmStore(prefix: string, client: Pick<SSMClient, "send">):
     check,
     async write(name, entry, { isNew = false } = {}) {
       check(name, entry);
-      if (entry.access === undefined && (await registry.access(name)) === undefined) {
+      const isThere = (isNew || entry.access === undefined) && (await registry.access(name)) !== undefined;
+      // Before the other half is written: the secrets of whoever was first stay.
+      if (isNew && isThere) throw alreadyThere(name, prefix);
+      if (entry.access === undefined && !isThere) {
         throw new CommandError(`the cluster ${name} is no longer in the registry ${prefix}`);
       }
       // A webhook half without the other is what an add has left that was cut off: it is written over.

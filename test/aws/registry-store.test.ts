@@ -35,19 +35,20 @@ function aPrefix(): string {
   return `/test-${count}/clusters`;
 }
 
-/** Sends until somebody else's command, which is lost. */
-function cutOffBefore(command: string): Pick<SSMClient, "send"> {
+/** Reads everything, and writes until what names this parameter, which is lost. */
+function cutOffBefore(parameter: string): Pick<SSMClient, "send"> {
   const broken = new SSMClient({
     endpoint: moto.endpoint,
     region: "eu-west-1",
     credentials: { accessKeyId: "t", secretAccessKey: "t" },
   });
   broken.middlewareStack.add(
-    (next) => async (args) => {
-      if (JSON.stringify(args.input).includes(command))
-        throw Object.assign(new Error("s3cr3t of arn:aws:…"), { name: "AccessDeniedException" });
-      return next(args);
-    },
+    (next, { commandName = "" }) =>
+      async (args) => {
+        if (/^(Put|Delete)/.test(commandName) && JSON.stringify(args.input).includes(parameter))
+          throw Object.assign(new Error("s3cr3t of arn:aws:…"), { name: "AccessDeniedException" });
+        return next(args);
+      },
     { step: "initialize" },
   );
   return broken;
@@ -86,12 +87,13 @@ it("changes one half and leaves the other", async () => {
 it("does not write over an entry that somebody has made meanwhile, nor half of one that is gone", async () => {
   const prefix = aPrefix();
   const store = createSsmStore(prefix, client);
-  await store.write("west", { access: ACCESS }, { isNew: true });
-  const other = { ...ACCESS, server: "https://other.example" };
-  await expect(store.write("west", { access: other }, { isNew: true })).rejects.toThrow("by somebody else just now");
+  await store.write("west", { access: ACCESS, webhook: WEBHOOK }, { isNew: true });
+  const other = { access: { ...ACCESS, server: "https://other.example" }, webhook: { path: ["b".repeat(64)] } };
+  await expect(store.write("west", other, { isNew: true })).rejects.toThrow("by somebody else just now");
   expect(await store.access("west")).toEqual(ACCESS);
+  expect(await store.webhook("west")).toEqual(WEBHOOK);
   await expect(store.write("east", { webhook: WEBHOOK })).rejects.toThrow("no longer in the registry");
-  expect(await parametersBelow(prefix)).toEqual(["west/access"]);
+  expect(await parametersBelow(prefix)).toEqual(["west/access", "west/webhook"]);
 });
 
 it("registers nobody before both halves are there; the same command finishes what was cut off", async () => {
