@@ -41,6 +41,7 @@ export async function runCheck(options: CheckOptions, deps: CheckDeps): Promise<
     await writeMode(name, mode, deps);
     return { stdout: `${name}: passes only plan and report (mode observe)\n`, refusal: undefined, exitCode: 0 };
   }
+  checkNamespace(options, access);
   const findings = [...(await look(access, options, deps)), ...remarksOn(access)];
   const stdout = format({ name, access, findings }, options);
   const good = isGreen(findings);
@@ -51,6 +52,12 @@ export async function runCheck(options: CheckOptions, deps: CheckDeps): Promise<
   }
   await writeMode(name, mode, deps);
   return { stdout: `${stdout}${name}: passes do what they plan (mode act)\n`, refusal: undefined, exitCode: 0 };
+}
+
+/** In a namespace that is not served, nothing tells of changes. */
+function checkNamespace({ name, events, namespace }: CheckOptions, { namespaces }: ClusterAccess): void {
+  if (!events || namespace === undefined || namespaces === undefined || namespaces.includes(namespace)) return;
+  throw new CommandError(`--namespace: ${name} serves ${namespaces.join(", ")}, not ${namespace}`);
 }
 
 /** What the answers do not say. */
@@ -92,7 +99,10 @@ async function look(access: ClusterAccess, options: CheckOptions, deps: CheckDep
     const version = await cluster.poolVersion();
     if (!version.ok) return judged;
     const webhook = await deps.store.webhook(options.name);
-    return [...judged, ...(await tryEvents(options, { connection, version: version.value, webhook, ...deps }))];
+    return [
+      ...judged,
+      ...(await tryEvents(options, { connection, version: version.value, webhook, namespaces, ...deps })),
+    ];
   } finally {
     await Promise.all(connections.map((connection) => connection.close()));
   }
@@ -102,12 +112,13 @@ interface Trial {
   readonly connection: Connection;
   readonly version: string;
   readonly webhook: ClusterWebhook | undefined;
+  readonly namespaces: readonly string[] | undefined;
   readonly readNotices: NoticeReader | undefined;
 }
 
 async function tryEvents(
-  { namespace = "default", waitSeconds }: CheckOptions,
-  { connection, version, webhook, readNotices }: Trial,
+  { namespace: wanted, waitSeconds }: CheckOptions,
+  { connection, version, webhook, namespaces, readNotices }: Trial,
 ): Promise<readonly Finding[]> {
   if (webhook === undefined || Object.values(webhook).every((one) => one === undefined)) {
     return [{ verdict: "note", text: "nothing is registered that tells of changes: passes go by the schedule" }];
@@ -116,6 +127,7 @@ async function tryEvents(
     const text = "events were not tried: say where the functions log, by --dir, or by --log-groups on AWS";
     return [{ verdict: "unseen", text }];
   }
+  const namespace = wanted ?? namespaces?.[0] ?? "default";
   return lookForDelivery({ connection, version, namespace, webhook, waitMs: waitSeconds * 1_000, readNotices });
 }
 

@@ -58,7 +58,7 @@ Options of check and mode:
       --context NAME             context of the kubeconfig (default: its current one)
       --events                   check: make a paused pool of no machines with these rights, wait for the notice of it,
                                  and delete it
-          --namespace NAME         of that pool (default: default)
+          --namespace NAME         of that pool (default: the first that is served, else default)
           --wait-seconds N         for the notice (default 30)
           --log-groups PREFIX      where the functions log on AWS (default: /aws/lambda/vmpool-functions-prod-)
   -o, --output FORMAT            of check, list and show: text (default) or json

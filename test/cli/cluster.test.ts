@@ -97,8 +97,8 @@ function attributesOf(body: unknown) {
   return reviewSchema.parse(body).spec.resourceAttributes;
 }
 
-/** Runs the command; nothing that it does may ever send a write to the cluster: a review stores nothing. */
-async function cluster(wire: Wire, args: readonly string[], { viewer, access = ACCESS }: Given = {}) {
+/** Runs the command; nothing that it does may ever send a write to the cluster, but for a pool on trial: a review stores nothing. */
+async function cluster(wire: Wire, args: readonly string[], { viewer, access = ACCESS, trial }: Given = {}) {
   const parsed = parseClusterOptions(args);
   if (parsed.kind !== "options") throw new Error(parsed.kind === "wrong" ? parsed.message : "help");
   const { options } = parsed;
@@ -108,16 +108,16 @@ async function cluster(wire: Wire, args: readonly string[], { viewer, access = A
     store: {
       names: async () => ["west"],
       access: async (name) => (name === "west" ? access : undefined),
-      webhook: async () => undefined,
+      webhook: async () => (trial === undefined ? undefined : { path: ["a".repeat(64)] }),
       write: async (name, { access: written }) => void modes.push(`${name} ${written?.mode}`),
     },
     viewerAccess: viewer === undefined ? undefined : { ...ACCESS, server: "https://admin.example" },
     connect: ({ server }) => untilClosed(server === ACCESS.server ? wire : (viewer ?? wire)),
-    readNotices: undefined,
+    readNotices: trial === undefined ? undefined : async () => [],
     now: () => NOW,
   });
   const writes = [...writesOf(wire), ...(viewer === undefined ? [] : writesOf(viewer))];
-  expect(writes.map(lineOf).filter((line) => line !== REVIEWS)).toEqual([]);
+  expect(writes.map(lineOf).filter((line) => line !== REVIEWS)).toEqual(trial === undefined ? [] : [trial]);
   return { ...outcome, modes };
 }
 
@@ -136,6 +136,8 @@ function untilClosed(wire: Wire): Connection {
 interface Given {
   readonly viewer?: Wire;
   readonly access?: ClusterAccess;
+  /** What makes the pool by which events are tried; something is registered that tells of changes then. */
+  readonly trial?: string;
 }
 
 const OFF = ["--pool-controller-threads=0"];
@@ -281,6 +283,37 @@ it("tells clusters apart by a namespace that is served, where the functions may 
   const args = ["check", "west", "--kubeconfig", "admin.yaml"];
   expect(await cluster(own("one"), args, { viewer, access })).toMatchObject({ exitCode: 0 });
   await expect(cluster(own("two"), args, { viewer, access })).rejects.toThrow("leads to another cluster");
+});
+
+it.each([
+  ["the first namespace that is served", ["ci", "lab"], [], "ci"],
+  ["the one that is asked for", ["ci", "lab"], ["-n", "lab"], "lab"],
+  ["default where all are served", undefined, [], "default"],
+])("tries events in %s", async (_what, namespaces, more, tried) => {
+  const access = { ...ACCESS, ...(namespaces === undefined ? {} : { namespaces }) };
+  const pools = (namespace: string) => `/apis/pool.kubevirt.io/v1beta1/namespaces/${namespace}/virtualmachinepools`;
+  const lists = (namespaces ?? []).map((namespace) => on(`GET ${pools(namespace)}`, aPools([])));
+  const seen = ["kube-system", "ci"].map((name) =>
+    on(`GET /api/v1/namespaces/${name}`, ok({ metadata: { uid: "u" } })),
+  );
+  const own = aWire(on(DISCOVERY, served("v1beta1")), on(POOLS, aPools([])), ...lists, ...seen, rightsBut());
+  const trial = `POST ${pools(tried)}`;
+  const viewer = aWire(
+    on(KUBEVIRTS, aList([])),
+    on(DEPLOYMENTS, aList([])),
+    ...seen,
+    on(trial, refusal(403, "Forbidden")),
+  );
+  const args = ["check", "west", "--kubeconfig", "admin.yaml", "--events", ...more];
+  expect((await cluster(own, args, { viewer, access, trial })).stdout).toContain("a pool cannot be made there");
+});
+
+it("tries no events in a namespace that is not served", async () => {
+  const access = { ...ACCESS, namespaces: ["ci", "lab"] };
+  const args = ["check", "west", "--kubeconfig", "admin.yaml", "--events", "-n", "default"];
+  await expect(cluster(aWire(), args, { viewer: aWire(), access })).rejects.toThrow(
+    "--namespace: west serves ci, lab, not default",
+  );
 });
 
 it("takes no other rights for a proof when it cannot tell whether they are of the same cluster", async () => {
