@@ -2,7 +2,13 @@
 import { existsSync } from "node:fs";
 import { mkdir, readFile, realpath } from "node:fs/promises";
 import { dirname } from "node:path";
-import { DeleteParametersCommand, PutParameterCommand, SSMClient } from "@aws-sdk/client-ssm";
+import {
+  DeleteParametersCommand,
+  DescribeParametersCommand,
+  type DescribeParametersResult,
+  PutParameterCommand,
+  SSMClient,
+} from "@aws-sdk/client-ssm";
 import type * as z from "zod";
 import { accessSchema } from "../../shared/clusters/access.ts";
 import { createFileRegistry, createSsmRegistry, type Registry, webhookSchema } from "../../shared/clusters/registry.ts";
@@ -112,8 +118,10 @@ export function createSsmStore(prefix: string, client: Pick<SSMClient, "send">):
       Type: "SecureString",
       Tier: "Advanced",
     } as const;
+    // Without its key, what is written over is encrypted with the account's default one from then on.
+    const key = isNew ? undefined : await keyOf(parameter.Name, client);
     try {
-      await client.send(new PutParameterCommand({ ...parameter, Overwrite: !isNew }));
+      await client.send(new PutParameterCommand({ ...parameter, KeyId: key, Overwrite: !isNew }));
     } catch (error) {
       if (nameOf(error) === "ParameterAlreadyExists") throw alreadyThere(name, prefix);
       throw ssmFailure(error, { parameter: parameter.Name, action: "ssm:PutParameter" });
@@ -150,6 +158,23 @@ export function createSsmStore(prefix: string, client: Pick<SSMClient, "send">):
       }
     },
   };
+}
+
+/** By which key of KMS a parameter is encrypted; undefined when there is no such parameter. */
+async function keyOf(name: string, client: Pick<SSMClient, "send">): Promise<string | undefined> {
+  const filter = { Key: "Name", Option: "Equals", Values: [name] };
+  let token: string | undefined;
+  do {
+    const command = new DescribeParametersCommand({ ParameterFilters: [filter], NextToken: token });
+    const page: DescribeParametersResult = await client.send(command).catch((error: unknown) => {
+      throw ssmFailure(error, { parameter: name, action: "ssm:DescribeParameters" });
+    });
+    const [found] = page.Parameters ?? [];
+    if (found !== undefined) return found.KeyId;
+    // A page may be empty and not be the last one.
+    token = page.NextToken;
+  } while (token !== undefined);
+  return undefined;
 }
 
 function checkSizes(name: string, entry: RegistryEntry): void {

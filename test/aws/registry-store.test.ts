@@ -1,6 +1,12 @@
 /** The registry as the cluster command writes it to SSM: what the functions read is what was written. */
-import { DescribeParametersCommand, GetParametersByPathCommand, SSMClient } from "@aws-sdk/client-ssm";
+import {
+  DescribeParametersCommand,
+  GetParametersByPathCommand,
+  PutParameterCommand,
+  SSMClient,
+} from "@aws-sdk/client-ssm";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import * as z from "zod";
 import { createSsmStore } from "../../infra/cli/registry-store.ts";
 import type { ServerAccess } from "../../shared/clusters/access.ts";
 import { createSsmRegistry } from "../../shared/clusters/registry.ts";
@@ -54,6 +60,27 @@ function cutOffBefore(parameter: string): Pick<SSMClient, "send"> {
   return broken;
 }
 
+const putSchema = z.object({ Name: z.string(), KeyId: z.string().optional() });
+
+/** Notes by which key each parameter is to be encrypted. */
+function recordingKeys() {
+  const keys: Record<string, string | undefined> = {};
+  const credentials = { accessKeyId: "test", secretAccessKey: "test" };
+  const recorder = new SSMClient({ endpoint: moto.endpoint, region: "eu-west-1", credentials });
+  recorder.middlewareStack.add(
+    (next, { commandName = "" }) =>
+      (args) => {
+        if (commandName === "PutParameterCommand") {
+          const { Name, KeyId } = putSchema.parse(args.input);
+          keys[Name] = KeyId;
+        }
+        return next(args);
+      },
+    { step: "initialize" },
+  );
+  return { recorder, keys };
+}
+
 async function parametersBelow(prefix: string): Promise<readonly string[]> {
   const { Parameters = [] } = await client.send(new GetParametersByPathCommand({ Path: prefix, Recursive: true }));
   return Parameters.map(({ Name = "" }) => Name.slice(prefix.length + 1)).sort();
@@ -82,6 +109,18 @@ it("changes one half and leaves the other", async () => {
   await store.write("west", { webhook: {} });
   expect(await store.webhook("west")).toEqual({});
   expect(await store.access("west")).toEqual({ ...ACCESS, mode: "act" });
+});
+
+it("writes over a parameter with the key that it is encrypted with", async () => {
+  const prefix = aPrefix();
+  const key = "alias/registry";
+  await createSsmStore(prefix, client).write("west", { access: ACCESS, webhook: WEBHOOK }, { isNew: true });
+  const own = { Name: `${prefix}/west/access`, Value: JSON.stringify(ACCESS), Type: "SecureString" } as const;
+  await client.send(new PutParameterCommand({ ...own, Tier: "Advanced", KeyId: key, Overwrite: true }));
+  const { recorder, keys } = recordingKeys();
+  await createSsmStore(prefix, recorder).write("west", { access: { ...ACCESS, mode: "act" }, webhook: {} });
+  // Unlike SSM, the stand-in keeps the key of what is written over without one: what is sent counts.
+  expect(keys).toEqual({ [`${prefix}/west/webhook`]: "alias/aws/ssm", [`${prefix}/west/access`]: key });
 });
 
 it("does not write over an entry that somebody has made meanwhile, nor half of one that is gone", async () => {
