@@ -82,10 +82,22 @@ function shakeHands(headers: Readonly<Record<string, string>>): HttpAnswer {
 
 type Proof = TokenVerdict | "unjudged";
 
-/** Any one proof that the cluster's registration asks for is enough. The body is bytes until then. */
+/** Before it refuses it reads the registration anew, once a minute at most: the secret may be younger than what is kept. */
 async function prove(cluster: string, message: SignedMessage, deps: WebhookDeps): Promise<Proof> {
-  const { keys, now } = deps;
   const rules = await findRules(cluster, deps);
+  const proof = await judge(rules, message, deps);
+  if (proof !== "invalid") return proof;
+  deps.webhooks.refuse(cluster);
+  const renewed = await findRules(cluster, deps);
+  return renewed === rules ? proof : judge(renewed, message, deps);
+}
+
+/** Any one proof that the cluster's registration asks for is enough. The body is bytes until then. */
+async function judge(
+  rules: Awaited<ReturnType<typeof findRules>>,
+  message: SignedMessage,
+  { keys, now }: WebhookDeps,
+): Promise<Proof> {
   if (rules === undefined) return "invalid";
   if (rules === "unreadable") return "unjudged";
   const token = bearerTokenOf(message.headers["authorization"]);
@@ -107,7 +119,7 @@ async function findRules(cluster: string, { webhooks, logger }: WebhookDeps) {
   }
 }
 
-function turnAway(cluster: string, proof: Proof, { webhooks, logger }: WebhookDeps): HttpAnswer {
+function turnAway(cluster: string, proof: Proof, { logger }: WebhookDeps): HttpAnswer {
   const fields = { cluster: cluster.slice(0, 63) };
   if (proof === "unjudged")
     return problem(503, "the cluster's registration cannot be read: send the same request again", RETRY);
@@ -115,7 +127,6 @@ function turnAway(cluster: string, proof: Proof, { webhooks, logger }: WebhookDe
     logger.error("keys of the issuer are missing", fields);
     return problem(503, "the keys of the token's issuer cannot be had: send the same request again", RETRY);
   }
-  webhooks.refuse(cluster);
   logger.warn("events were not authorized", fields);
   return problem(401, "a proof of being this cluster's sender is needed", { "www-authenticate": "Bearer" });
 }

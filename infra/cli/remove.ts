@@ -32,7 +32,10 @@ export async function runRemove(options: RemoveOptions, deps: RemoveDeps): Promi
   const rights = options.apply ? deps.readContext(options.rights.context).access : undefined;
   if (rights !== undefined && access !== undefined) await requireRights(name, { access, rights }, deps.connect);
   await store.remove(name);
+  const twin = await twinOf(name, where, store);
   const told = `${name} (${where}) is removed from ${store.place}; functions that run forget it within five minutes`;
+  if (twin !== undefined)
+    return { stdout: "", stderr: [told, `what the cluster was given stays: ${twin} is the same cluster`], exitCode: 0 };
   const objects = access === undefined ? [] : givenTo(name, access, webhook);
   if (rights === undefined) {
     const left = ["what the cluster was given goes by", ...deleteCommands(objects)];
@@ -45,6 +48,16 @@ export async function runRemove(options: RemoveOptions, deps: RemoveDeps): Promi
   } finally {
     await connection.close();
   }
+}
+
+/** Another name under which the same cluster is registered: what it was given has the same names for both. */
+async function twinOf(name: string, where: string, store: RegisterDeps["store"]): Promise<string | undefined> {
+  for (const other of await store.names()) {
+    // What cannot be read may be it, too, and nobody knows.
+    const access = other === name ? undefined : await store.access(other).catch(() => undefined);
+    if (access !== undefined && describeReach(access) === where) return other;
+  }
+  return undefined;
 }
 
 /** Whatever `add` may have given to the cluster, by whatever options. A namespace that is not named for the functions alone is somebody else's. */

@@ -347,6 +347,16 @@ it("removes a cluster when it is sure", async () => {
   await expect(cluster(store, ["remove", "west", "--yes"])).rejects.toThrow('there is no cluster "west"');
 });
 
+it("leaves what a cluster was given while another name leads to it", async () => {
+  const store = aStore();
+  for (const name of ["west", "again"]) await cluster(store, ["add", name, ...BY_TOKEN, ...ENDPOINT]);
+  const first = await cluster(store, ["remove", "again", "--yes"]);
+  expect(first.stderr.join("\n")).toContain("what the cluster was given stays: west is the same cluster");
+  expect(first.stderr.join("\n")).not.toContain("kubectl delete");
+  const last = await cluster(store, ["remove", "west", "--yes"]);
+  expect(last.stderr.join("\n")).toContain("kubectl delete");
+});
+
 it("deletes no namespace but the functions' own, and says when their ServiceAccount is in another one", async () => {
   const removed = async (namespace: string) => {
     const store = aStore();

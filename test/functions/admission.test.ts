@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { createAdmission } from "../../functions/admission.ts";
+import { hashSecret } from "../../shared/events/signatures.ts";
 import { aContext } from "../support/handlers.ts";
 import { aListener, anHttpEvent, PATH_TOKEN } from "../support/http-events.ts";
 import { NOW } from "../support/transport-objects.ts";
@@ -220,6 +221,19 @@ describe("a notice", () => {
     expect([statusCode, JSON.parse(body).response.allowed]).toEqual([200, true]);
     expect(listener.log.at("error")).toEqual(["wake-ups could not be sent"]);
   });
+});
+
+it("is let in with a token that is younger than what was read of the registration", async () => {
+  const listener = aListener({ west: { path: [hashSecret("old")] } });
+  const ask = async (token: string) => {
+    const event = anHttpEvent({ parameters: { cluster: "west", token }, body: aReview() });
+    return (await createAdmission(listener.deps)(event, aContext())).statusCode;
+  };
+  expect(await ask("old")).toBe(200);
+  listener.registered.west = { path: [hashSecret("new")] };
+  listener.clock.now += 60_000;
+  expect(await ask("new")).toBe(200);
+  expect(await ask("old")).toBe(401);
 });
 
 describe("a request that is no review of this cluster", () => {

@@ -265,6 +265,19 @@ describe("what is no event", () => {
   });
 });
 
+it("is let in with a secret that is younger than what was read of the registration", async () => {
+  const listener = aListener({ west: { bearer: [hashSecret("old")] } });
+  const knock = (token: string) =>
+    post({ headers: { authorization: `Bearer ${token}` }, body: anEventList(anAuditEvent()) }, listener);
+  expect((await knock("old")).answer.statusCode).toBe(202);
+  listener.registered.west = { bearer: [hashSecret("new"), hashSecret("old")] };
+  expect((await knock("new")).answer.statusCode).toBe(401);
+  listener.clock.now += 60_000;
+  expect((await knock("new")).answer.statusCode).toBe(202);
+  expect((await knock("old")).answer.statusCode).toBe(202);
+  expect(listener.entries).toEqual(["west", "west"]);
+});
+
 describe("a sender", () => {
   const SECRETS = [1, 2].map((fill) => `whsec_${Buffer.alloc(32, fill).toString("base64")}`);
   const BODY = JSON.stringify(anEventList(anAuditEvent()));

@@ -45,15 +45,17 @@ export interface ListenerFields {
 /** What `webhook` and `admission` are given, with everything that they do recorded. */
 export function aListener({ west = WEST, keys }: ListenerFields = {}) {
   const clock = { now: NOW };
+  /** What the registry has now. */
+  const registered = { west };
   const entries: string[] = [];
   const mailbox = aMailbox();
   const log = aLog();
   const now = () => clock.now;
   const webhooks = createEntryCache<ClusterWebhook | undefined>(async (name) => {
     entries.push(name);
-    return name === "west" || name === "east" ? (name === "west" ? west : {}) : undefined;
+    return name === "west" || name === "east" ? (name === "west" ? registered.west : {}) : undefined;
   }, now);
   const noKeys = createEntryCache<undefined>(async () => undefined, now);
   const deps = () => ({ webhooks, keys: keys ?? noKeys, wakeUps: mailbox, now, logger: log });
-  return { clock, entries, mailbox, log, deps };
+  return { clock, registered, entries, mailbox, log, deps };
 }
