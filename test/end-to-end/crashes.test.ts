@@ -26,13 +26,10 @@ beforeAll(async () => {
   pki = await ensurePki(world.dir);
   const account = "default:functions";
   await world.kubectl("create", "serviceaccount", "functions");
-  await world.kubectl(
-    "create",
-    "clusterrolebinding",
-    "functions",
-    "--clusterrole=vmpool-functions",
-    `--serviceaccount=${account}`,
-  );
+  for (const role of ["vmpool-functions", "vmpool-functions-cluster"]) {
+    const name = `functions-${role}`;
+    await world.kubectl("create", "clusterrolebinding", name, `--clusterrole=${role}`, `--serviceaccount=${account}`);
+  }
   token = (await world.kubectl("create", "token", "functions", "--duration=2h")).trim();
 }, WORLD_TIMEOUT_MS);
 

@@ -497,7 +497,8 @@ async function issueToken({ world }: Run) {
   };
   await insistOn("create", "serviceaccount", TOKEN_ACCOUNT);
   const account = `--serviceaccount=default:${TOKEN_ACCOUNT}`;
-  await insistOn("create", "clusterrolebinding", TOKEN_ACCOUNT, "--clusterrole=vmpool-functions", account);
+  for (const role of ["vmpool-functions", "vmpool-functions-cluster"])
+    await insistOn("create", "clusterrolebinding", `${TOKEN_ACCOUNT}-${role}`, `--clusterrole=${role}`, account);
   await insistOn("create", "secret", "generic", name);
   const bound = [`--bound-object-kind=Secret`, `--bound-object-name=${name}`, "--duration=2h"];
   const token = await insistOn("create", "token", TOKEN_ACCOUNT, ...bound);
