@@ -96,7 +96,12 @@ export async function presignToken(
 }
 
 function createClient({ region, roleArn }: EksAuth): EKSClient {
-  const requestHandler = { connectionTimeout: CONNECT_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS };
+  const requestHandler = {
+    connectionTimeout: CONNECT_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    // Without it the SDK only warns.
+    throwOnRequestTimeout: true,
+  };
   const config = { region, maxAttempts: ATTEMPTS_MAX, requestHandler };
   if (roleArn === undefined) return new EKSClient(config);
   const params = { RoleArn: roleArn, RoleSessionName: SESSION_NAME };

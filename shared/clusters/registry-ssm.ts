@@ -43,7 +43,12 @@ export function createSsmSource(
 function createClient(): SSMClient {
   return new SSMClient({
     maxAttempts: ATTEMPTS_MAX,
-    requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
+    requestHandler: {
+      connectionTimeout: CONNECT_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      // Without it the SDK only warns.
+      throwOnRequestTimeout: true,
+    },
   });
 }
 

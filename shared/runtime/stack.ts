@@ -10,6 +10,8 @@ export class EventError extends Error {
   override readonly name = "EventError";
 }
 
+/** Lambda's time-out ends the process too: what middy gave up on would go on beside the next invocation. */
+const NEVER_EARLY = 0;
 /** Names of fields may be the sender's. */
 const MESSAGE_LENGTH_MAX = 500;
 
@@ -25,7 +27,7 @@ export function createStack<S extends z.ZodType, R>(
   { name, event: schema, logger }: StackOptions<S>,
   handle: (event: z.output<S>, context: Context) => Promise<R>,
 ): (event: unknown, context: Context) => Promise<R> {
-  return middy<unknown, R, Error, Context>()
+  return middy<unknown, R, Error, Context>({ timeoutEarlyInMillis: NEVER_EARLY })
     .onError((request) => {
       const { error } = request;
       request.error = bareError(error);

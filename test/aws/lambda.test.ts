@@ -429,14 +429,24 @@ describe("what goes wrong", () => {
       action: "sqs:SendMessage",
       fault: "silence",
     });
-    const { outcome } = await lambda.invoke(requestEvent());
+    const { outcome } = await lambda.invoke(requestEvent()).finally(answered);
     expect(outcome).toMatchObject({ kind: "failed", errorType: "Sandbox.Timedout" });
-    answered();
     expect(await lambda.invoke(requestEvent())).toMatchObject({
       outcome: { answer: { statusCode: 202 } },
       initMs: expect.any(Number),
     });
     await drain();
+  });
+
+  it("does not wait for a registry that never answers until its time is up", async () => {
+    const answered = aws.recorder.disturb({
+      accessKeyId: accessKeyOf("webhook"),
+      action: "ssm:GetParameter",
+      fault: "silence",
+    });
+    const lambda = await aws.lambda("webhook", {});
+    const { outcome } = await lambda.invoke(requestEvent()).finally(answered);
+    expect(outcome).toMatchObject({ answer: { statusCode: 503, headers: { "retry-after": "1" } } });
   });
 
   it("makes only that message of a batch come again for which nothing else can be done", async () => {
@@ -450,8 +460,9 @@ describe("what goes wrong", () => {
     for (const name of [POOL, second]) {
       await send("webhook", { method: "POST", path: `/clusters/${CLUSTER}/events`, ...aChange(name, own) });
     }
-    const delivery = await deliverBoth(await aws.lambda("reconcile"));
-    for (const allow of restore) allow();
+    const delivery = await deliverBoth(await aws.lambda("reconcile")).finally(() => {
+      for (const allow of restore) allow();
+    });
     // The first has nothing to tell. The fact of the second could not be told, nor could it be put off.
     expect(delivery?.bodies).toMatchObject([{ name: POOL }, { name: second }]);
     expect(delivery?.failed).toMatchObject([{ name: second }]);
