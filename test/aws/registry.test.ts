@@ -1,8 +1,10 @@
 /** The registry and the way to clusters of EKS, held to a stand-in for AWS: SSM, EKS and STS. */
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { CreateClusterCommand, EKSClient } from "@aws-sdk/client-eks";
 import { PutParameterCommand, SSMClient } from "@aws-sdk/client-ssm";
 import { request } from "undici";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it, onTestFinished, vi } from "vitest";
 import { createDirectory } from "../../shared/clusters/directory.ts";
 import { openEksCluster, presignToken } from "../../shared/clusters/eks.ts";
 import { createSsmRegistry } from "../../shared/clusters/registry.ts";
@@ -191,6 +193,25 @@ it("says that EKS knows no such cluster", async () => {
   await expect(openEksCluster({ ...AUTH, clusterName: "test" }, { client }).endpoint()).rejects.toThrow(
     /^the EKS cluster test in eu-central-1 does not exist: check clusterName and region/,
   );
+});
+
+it("gives up on an EKS that takes the question and never answers", async () => {
+  let asked = 0;
+  const silent = createServer(() => {
+    asked += 1;
+  });
+  onTestFinished(() => silent.closeAllConnections());
+  onTestFinished(() => void silent.close());
+  silent.listen(0, "127.0.0.1");
+  await once(silent, "listening");
+  const { accessKeyId, secretAccessKey } = motoClient(moto).credentials;
+  vi.stubEnv("AWS_ENDPOINT_URL_EKS", `http://127.0.0.1:${Object(silent.address()).port}`);
+  vi.stubEnv("AWS_ACCESS_KEY_ID", accessKeyId);
+  vi.stubEnv("AWS_SECRET_ACCESS_KEY", secretAccessKey);
+  onTestFinished(() => void vi.unstubAllEnvs());
+
+  await expect(openEksCluster(AUTH).endpoint()).rejects.toThrow(/^the EKS cluster prod in eu-central-1/);
+  expect(asked).toBe(2);
 });
 
 it("signs a request that STS answers", async () => {
