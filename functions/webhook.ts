@@ -1,6 +1,7 @@
 /** The events webhook: verifies the sender, recognises the format, wakes pools. Never calls a cluster. */
-import { isAcceptedServer, isForbiddenAddress } from "../shared/clusters/access.ts";
+import { isAcceptedServer } from "../shared/clusters/access.ts";
 import { createEntryCache, type EntryCache } from "../shared/clusters/entry-cache.ts";
+import { lookupAllowed } from "../shared/clusters/lookup.ts";
 import { type ClusterWebhook, createSenderCache, openRegistry, RegistryError } from "../shared/clusters/registry.ts";
 import { eventListSchema, readAuditEvent } from "../shared/events/audit.ts";
 import {
@@ -173,7 +174,7 @@ async function wake(
 export function createIssuerKeys(now: () => number, logger: Logger): KeyCache {
   const read = createKeyReader({
     isAcceptedUrl: isAcceptedServer,
-    isForbiddenAddress,
+    lookup: lookupAllowed(),
     now,
     onFailure: (issuer, error) =>
       logger.warn("keys of an issuer could not be fetched", { issuer, ...describeError(error) }),

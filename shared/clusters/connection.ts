@@ -1,10 +1,9 @@
 /** One kept-alive HTTPS connection pool to one API server. Owns sockets, credentials and deadlines; knows nothing of pools. */
-import { lookup } from "node:dns";
 import type { LookupFunction } from "node:net";
 import { Agent, type Dispatcher } from "undici";
-import { type ClusterAccess, type EksAuth, isForbiddenAddress, type ServerAccess } from "./access.ts";
+import type { ClusterAccess, EksAuth, ServerAccess } from "./access.ts";
 import type { EksCluster, EksEndpoint } from "./eks.ts";
-import { UnreachableError } from "./unreachable.ts";
+import { lookupAllowed } from "./lookup.ts";
 
 /** The longest answer that is read, in bytes; a page of 1,000 VMs is about 4 MB. */
 const RESPONSE_BYTES_MAX = 64 * 1024 * 1024;
@@ -193,18 +192,6 @@ function createAgent({ ca, client, lookup }: AgentOptions): Agent {
 
 function decode(base64: string): Buffer {
   return Buffer.from(base64, "base64");
-}
-
-/** A name may resolve to anything, and to something else the next time: what is connected to is what was checked. */
-function lookupAllowed(resolve: LookupFunction = lookup): LookupFunction {
-  return (hostname, options, callback) =>
-    resolve(hostname, options, (error, found, family) => {
-      const addresses = typeof found === "string" ? [found] : (found ?? []).map(({ address }) => address);
-      if (error === null && addresses.some(isForbiddenAddress)) {
-        const message = `${hostname} resolves to a link-local or metadata address, which is not called: correct the server of the entry or the name`;
-        callback(new UnreachableError(message), []);
-      } else callback(error, found, family);
-    });
 }
 
 async function exchange(

@@ -2,7 +2,6 @@
  * Bearer tokens of OpenID Connect: whether one is of the issuer, for the audience and about the subject that a cluster's
  * registration names. Calls nobody but that issuer, for its public keys.
  */
-import { lookup as lookUp } from "node:dns";
 import { get } from "node:https";
 import type { LookupFunction } from "node:net";
 import { createLocalJWKSet, decodeJwt, errors, jwtVerify } from "jose";
@@ -92,8 +91,8 @@ async function verify(
 export interface KeyReaderDeps {
   /** Whether a URL that the issuer names may be called. */
   readonly isAcceptedUrl: (url: string) => boolean;
-  /** Whether an address that a name resolves to must not be called. */
-  readonly isForbiddenAddress: (address: string) => boolean;
+  /** Resolves names; fails for one that resolves to an address that must not be called. */
+  readonly lookup: LookupFunction;
   /** Epoch milliseconds. */
   readonly now: () => number;
   readonly onFailure: (issuer: string, error: unknown) => void;
@@ -140,17 +139,13 @@ export function createKeyReader(deps: KeyReaderDeps) {
 }
 
 /** GET of a small JSON document: https, verified, no redirect, no forbidden address, bounded in time and size. */
-function fetchJson(
-  url: string,
-  signal: AbortSignal,
-  { isAcceptedUrl, isForbiddenAddress, ca }: KeyReaderDeps,
-): Promise<unknown> {
+function fetchJson(url: string, signal: AbortSignal, { isAcceptedUrl, lookup, ca }: KeyReaderDeps): Promise<unknown> {
   if (!isAcceptedUrl(url)) return Promise.reject(new Error("the URL is not one that may be called"));
   return new Promise((resolve, reject) => {
     const options = {
       agent: false,
       headers: { accept: "application/json", "user-agent": "vmpool-functions" },
-      lookup: guardedLookup(isForbiddenAddress),
+      lookup,
       signal,
       ...(ca === undefined ? {} : { ca }),
     };
@@ -172,18 +167,4 @@ function fetchJson(
     });
     request.on("error", reject);
   });
-}
-
-/** What a name resolves to is judged as well: the name itself says nothing. */
-function guardedLookup(isForbiddenAddress: (address: string) => boolean): LookupFunction {
-  return (hostname, options, callback) => {
-    lookUp(hostname, { ...options, all: true }, (error, addresses) => {
-      const [first] = addresses ?? [];
-      if (error !== null || first === undefined) callback(error, []);
-      else if (addresses.some(({ address }) => isForbiddenAddress(address)))
-        callback(new Error("the name resolves to a forbidden address"), []);
-      else if (options.all === true) callback(null, addresses);
-      else callback(null, first.address, first.family);
-    });
-  };
 }

@@ -1,11 +1,11 @@
 /** Says for an API server who a token of EKS is, as the control planes of EKS do: the token is a signed question to STS, which is put to it. */
-import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { json } from "node:stream/consumers";
 import * as z from "zod";
-import { parseJson } from "../../shared/planning/json.ts";
+import { listen } from "../support/listener.ts";
 
 const PREFIX = "k8s-aws-v1.";
 const TOKEN_TTL_MS = 15 * 60_000;
@@ -38,7 +38,7 @@ export async function startEksAuthenticator(group: string): Promise<EksAuthentic
   const verdicts: string[] = [];
   let sts = "";
   const serve = async (incoming: IncomingMessage, response: ServerResponse) => {
-    const review = reviewSchema.parse(parseJson(await readAll(incoming)));
+    const review = reviewSchema.parse(await json(incoming));
     const verdict = await judge(review.spec.token, sts).catch((error: unknown) => ({ refusal: String(error) }));
     verdicts.push("arn" in verdict ? verdict.arn : verdict.refusal);
     const user = "arn" in verdict ? { username: verdict.arn, groups: [group] } : undefined;
@@ -49,12 +49,9 @@ export async function startEksAuthenticator(group: string): Promise<EksAuthentic
   const server = createServer((incoming, response) => {
     serve(incoming, response).catch(() => response.destroy());
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("a TCP listener without a port");
+  const listener = await listen(server);
   const file = join(folder, "kubeconfig");
-  await writeFile(file, JSON.stringify(kubeconfig(`http://127.0.0.1:${address.port}/authenticate`)));
+  await writeFile(file, JSON.stringify(kubeconfig(`http://127.0.0.1:${listener.port}/authenticate`)));
   return {
     apiserverFlags: [`--authentication-token-webhook-config-file=${file}`, "--authentication-token-webhook-version=v1"],
     verdicts,
@@ -62,8 +59,7 @@ export async function startEksAuthenticator(group: string): Promise<EksAuthentic
       sts = endpoint;
     },
     async close() {
-      server.close();
-      server.closeAllConnections();
+      await listener.close();
       await rm(folder, { recursive: true, force: true });
     },
   };
@@ -100,10 +96,4 @@ async function judge(token: string, sts: string): Promise<{ readonly arn: string
   const answer = await fetch(`${sts}/${url.search}`, { headers: { authorization, "x-k8s-aws-id": "cluster" } });
   const arn = /<Arn>(.+)<\/Arn>/.exec(await answer.text())?.[1];
   return arn === undefined ? { refusal: `STS answered ${answer.status}` } : { arn };
-}
-
-async function readAll(stream: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of stream) if (Buffer.isBuffer(chunk)) chunks.push(chunk);
-  return Buffer.concat(chunks).toString("utf8");
 }

@@ -1,15 +1,9 @@
 /** Stands before moto, notes who calls what as IAM sees it, and lets a test have calls refused or never answered. */
-import { once } from "node:events";
-import {
-  Agent,
-  createServer,
-  type IncomingHttpHeaders,
-  type IncomingMessage,
-  request,
-  type ServerResponse,
-} from "node:http";
+import { Agent, createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { buffer } from "node:stream/consumers";
 import * as z from "zod";
 import { parseJson } from "../../shared/planning/json.ts";
+import { forward, listen } from "../support/listener.ts";
 import type { Call } from "./iam.ts";
 
 /** One resource of one call. */
@@ -57,13 +51,15 @@ export async function startAwsRecorder({ upstream, account, eks }: RecorderOptio
   const calls: RecordedCall[] = [];
   const rules = new Set<FaultRule>();
   const serve = async (incoming: IncomingMessage, response: ServerResponse) => {
-    const body = await readAll(incoming);
+    const body = await buffer(incoming);
     const mine = callsOf(incoming, body.toString("utf8"), account);
     calls.push(...mine);
     const rule = [...rules].find((candidate) => mine.some((call) => isMeant(candidate, call)));
     if (rule?.fault === "silence") return;
     if (rule?.fault === "denied") return deny(response, mine[0]);
-    const answer = await forward(upstream, agent, incoming, body);
+    // The host stays what the caller asked for, so that queues get addresses that lead here.
+    const { method = "GET", url: path = "/", headers } = incoming;
+    const answer = await forward(upstream, { agent, method, path, headers, body });
     const isCluster = mine.some(({ action }) => action === "eks:DescribeCluster");
     const replaced = isCluster && answer.status === 200 ? placeCluster(answer.body, eks) : answer.body;
     response.writeHead(answer.status, { ...answer.headers, "content-length": replaced.length }).end(replaced);
@@ -71,22 +67,16 @@ export async function startAwsRecorder({ upstream, account, eks }: RecorderOptio
   const server = createServer((incoming, response) => {
     serve(incoming, response).catch(() => response.destroy());
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("a TCP listener without a port");
+  const listener = await listen(server);
   return {
-    endpoint: `http://127.0.0.1:${address.port}`,
+    endpoint: `http://127.0.0.1:${listener.port}`,
     calls,
     disturb(rule) {
       rules.add(rule);
       return () => void rules.delete(rule);
     },
     async close() {
-      const closed = once(server, "close");
-      server.close();
-      server.closeAllConnections();
-      await closed;
+      await listener.close();
       agent.destroy();
     },
   };
@@ -155,28 +145,4 @@ const describedSchema = z.object({ cluster: z.looseObject({}) });
 function placeCluster(body: Buffer, { endpoint, certificateAuthorityData: data }: EksPlace): Buffer {
   const { cluster } = describedSchema.parse(parseJson(body.toString("utf8")));
   return Buffer.from(JSON.stringify({ cluster: { ...cluster, endpoint, certificateAuthority: { data } } }));
-}
-
-interface Forwarded {
-  readonly status: number;
-  readonly headers: IncomingHttpHeaders;
-  readonly body: Buffer;
-}
-
-/** The host stays what the caller asked for, so that queues get addresses that lead here. */
-async function forward(upstream: string, agent: Agent, incoming: IncomingMessage, body: Buffer): Promise<Forwarded> {
-  const { method = "GET", url = "/", headers } = incoming;
-  const { hostname, port } = new URL(upstream);
-  const outgoing = request({ agent, hostname, port, method, path: url, headers });
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  outgoing.on("response", resolve).on("error", reject).end(body);
-  const answer = await promise;
-  const { "transfer-encoding": _encoding, connection: _connection, ...kept } = answer.headers;
-  return { status: answer.statusCode ?? 502, headers: kept, body: await readAll(answer) };
-}
-
-async function readAll(stream: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of stream) if (Buffer.isBuffer(chunk)) chunks.push(chunk);
-  return Buffer.concat(chunks);
 }

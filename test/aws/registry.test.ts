@@ -1,5 +1,4 @@
 /** The registry and the way to clusters of EKS, held to a stand-in for AWS: SSM, EKS and STS. */
-import { once } from "node:events";
 import { createServer } from "node:http";
 import { CreateClusterCommand, EKSClient } from "@aws-sdk/client-eks";
 import { PutParameterCommand, SSMClient } from "@aws-sdk/client-ssm";
@@ -8,6 +7,7 @@ import { afterAll, beforeAll, expect, it, onTestFinished, vi } from "vitest";
 import { createDirectory } from "../../shared/clusters/directory.ts";
 import { openEksCluster, presignToken } from "../../shared/clusters/eks.ts";
 import { createSsmRegistry } from "../../shared/clusters/registry.ts";
+import { listen } from "../support/listener.ts";
 import { type Moto, motoClient, startMoto } from "../support/moto.ts";
 import { NOW } from "../support/transport-objects.ts";
 
@@ -200,12 +200,10 @@ it("gives up on an EKS that takes the question and never answers", async () => {
   const silent = createServer(() => {
     asked += 1;
   });
-  onTestFinished(() => silent.closeAllConnections());
-  onTestFinished(() => void silent.close());
-  silent.listen(0, "127.0.0.1");
-  await once(silent, "listening");
+  const { port, close } = await listen(silent);
+  onTestFinished(close);
   const { accessKeyId, secretAccessKey } = motoClient(moto).credentials;
-  vi.stubEnv("AWS_ENDPOINT_URL_EKS", `http://127.0.0.1:${Object(silent.address()).port}`);
+  vi.stubEnv("AWS_ENDPOINT_URL_EKS", `http://127.0.0.1:${port}`);
   vi.stubEnv("AWS_ACCESS_KEY_ID", accessKeyId);
   vi.stubEnv("AWS_SECRET_ACCESS_KEY", secretAccessKey);
   onTestFinished(() => void vi.unstubAllEnvs());

@@ -1,6 +1,8 @@
+import type { LookupFunction } from "node:net";
 import { generateKeyPair, SignJWT, UnsecuredJWT } from "jose";
 import { describe, expect, it } from "vitest";
 import { isAcceptedServer } from "../../shared/clusters/access.ts";
+import { lookupAllowed } from "../../shared/clusters/lookup.ts";
 import { judgeToken } from "../../shared/events/oidc.ts";
 import { AUDIENCE, anIssuer, SUBJECT, type TokenFields } from "../support/issuer.ts";
 import { NOW } from "../support/transport-objects.ts";
@@ -147,14 +149,14 @@ describe("the issuer's keys", () => {
     ["a document without end", "exceeds 65536 bytes"],
     ["keys at a metadata address", "not one that may be called"],
     ["keys over http", "not one that may be called"],
-    ["keys by a name that resolves to a metadata address", "forbidden address"],
+    ["keys by a name that resolves to a metadata address", "localhost resolves to a link-local or metadata address"],
     ["text", "expected object"],
   ])("are not taken from %s", async (what, why) => {
-    // The name is resolved to this machine, which stands for the address that must not be called.
-    const isForbiddenAddress = () => true;
+    const resolve: LookupFunction = (_name, _options, found) =>
+      found(null, [{ address: "169.254.169.254", family: 4 }]);
     const { judge, token, answers, rules, keys } = await aJudge({
       isAcceptedUrl: isAcceptedServer,
-      isForbiddenAddress,
+      lookup: lookupAllowed(resolve),
     });
     const jwksUris: Record<string, string> = {
       "keys at a metadata address": "https://169.254.169.254/keys",

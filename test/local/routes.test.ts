@@ -2,21 +2,13 @@ import { createServer } from "node:http";
 import { expect, it, onTestFinished } from "vitest";
 import { type Route, serveRoutes } from "../../infra/local/routes.ts";
 import { type HttpEvent, httpEventSchema, json, readBody } from "../../shared/runtime/http.ts";
+import { listen } from "../support/listener.ts";
 
 /** A listener with these routes; how requests are sent there. */
 async function serve(...routes: readonly Route[]) {
   const server = createServer((request, response) => void serveRoutes({ routes }, request, response));
-  const port = await new Promise<number>((resolve, reject) => {
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      if (typeof address === "object" && address !== null) resolve(address.port);
-      else reject(new TypeError("no port"));
-    });
-  });
-  onTestFinished(() => {
-    server.close();
-    server.closeAllConnections();
-  });
+  const { port, close } = await listen(server);
+  onTestFinished(close);
   return (path: string, init: RequestInit = {}) => fetch(`http://127.0.0.1:${port}${path}`, init);
 }
 

@@ -1,9 +1,10 @@
 /** A TLS proxy before an API server that ends its client at the n-th request of a kind: before it goes on, or before its answer does. */
-import { once } from "node:events";
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
-import { createServer, Agent as HttpsAgent, request as httpsRequest } from "node:https";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { Agent, createServer } from "node:https";
+import { buffer } from "node:stream/consumers";
 import type { KeyPair } from "../../infra/local/control-plane/certificates.ts";
 import { parseJson } from "../../shared/planning/json.ts";
+import { forward, listen } from "./listener.ts";
 
 export interface ProxyRequest {
   readonly method: string;
@@ -50,14 +51,14 @@ interface Armed extends CrashPoint {
 }
 
 export async function startCrashProxy({ upstream, ca, serving, namespace }: ProxyOptions): Promise<CrashProxy> {
-  const agent = new HttpsAgent({ keepAlive: true, ca: ca.certificate });
+  const agent = new Agent({ keepAlive: true, ca: ca.certificate });
   let armed: Armed | undefined;
   const strike = async (point: Armed) => {
     await point.crash();
     point.struck();
   };
   const serve = async (incoming: IncomingMessage, response: ServerResponse) => {
-    const body = await readAll(incoming);
+    const body = await buffer(incoming);
     const { method = "GET", url = "/" } = incoming;
     const path = url.replace(ALL_NAMESPACES, `$1/namespaces/${namespace}/$2`);
     const [place = "", query = ""] = path.split("?");
@@ -66,7 +67,8 @@ export async function startCrashProxy({ upstream, ca, serving, namespace }: Prox
     const point = armed?.matches(request) && ++armed.seen === armed.nth ? armed : undefined;
     if (point !== undefined) armed = undefined;
     if (point?.when === "before") return strike(point);
-    const answer = await forward(upstream, { agent, method, path, headers: incoming.headers, body });
+    const headers = { ...incoming.headers, host: new URL(upstream).host };
+    const answer = await forward(upstream, { agent, method, path, headers, body });
     if (point !== undefined) return strike(point);
     response.writeHead(answer.status, answer.headers).end(answer.body);
   };
@@ -74,48 +76,17 @@ export async function startCrashProxy({ upstream, ca, serving, namespace }: Prox
     // A client that was ended hangs up, and a request of it that was under way has no one to be answered to.
     serve(incoming, response).catch(() => response.destroy());
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("a TCP listener without a port");
+  const listener = await listen(server);
   return {
-    server: `https://127.0.0.1:${address.port}`,
+    server: `https://127.0.0.1:${listener.port}`,
     arm(point) {
       const { promise, resolve } = Promise.withResolvers<void>();
       armed = { ...point, seen: 0, struck: resolve };
       return promise;
     },
     async close() {
-      const closed = once(server, "close");
-      server.close();
-      server.closeAllConnections();
-      await closed;
+      await listener.close();
       agent.destroy();
     },
   };
-}
-
-interface Forwarded {
-  readonly agent: HttpsAgent;
-  readonly method: string;
-  readonly path: string;
-  readonly headers: IncomingHttpHeaders;
-  readonly body: Buffer;
-}
-
-async function forward(upstream: string, { body, ...options }: Forwarded) {
-  const { hostname, port, host } = new URL(upstream);
-  const headers = { ...options.headers, host };
-  const request = httpsRequest({ ...options, hostname, port, headers });
-  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  request.on("response", resolve).on("error", reject).end(body);
-  const answer = await promise;
-  const { "transfer-encoding": _encoding, connection: _connection, ...kept } = answer.headers;
-  return { status: answer.statusCode ?? 502, headers: kept, body: await readAll(answer) };
-}
-
-async function readAll(stream: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of stream) if (Buffer.isBuffer(chunk)) chunks.push(chunk);
-  return Buffer.concat(chunks);
 }

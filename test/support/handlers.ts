@@ -108,7 +108,7 @@ export function aDirectory(clusters: Readonly<Record<string, Registered>>, now: 
     names: async () => Object.keys(clusters),
     async access(name: string): Promise<ServerAccess | undefined> {
       reads.push(name);
-      const found = clusters[name];
+      const found = Object.hasOwn(clusters, name) ? clusters[name] : undefined;
       if (found === undefined) return undefined;
       return { server: serverOf(name), auth: { kind: "token", token: "s3cr3t" }, mode: "act", ...found.access };
     },

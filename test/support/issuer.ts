@@ -1,8 +1,8 @@
 /** An issuer of OpenID Connect tokens: a real https server with its discovery document and keys. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
-import { isForbiddenAddress } from "../../shared/clusters/access.ts";
 import { createEntryCache } from "../../shared/clusters/entry-cache.ts";
+import { lookupAllowed } from "../../shared/clusters/lookup.ts";
 import { createKeyReader, type IssuerKeys, type KeyReaderDeps } from "../../shared/events/oidc.ts";
 import { issueCertificates, serve } from "./transport-server.ts";
 
@@ -57,7 +57,7 @@ export async function anIssuer(clock: Clock) {
       const failures: string[] = [];
       const read = createKeyReader({
         isAcceptedUrl: (url) => url.startsWith("https://"),
-        isForbiddenAddress,
+        lookup: lookupAllowed(),
         now,
         onFailure: (_issuer, error) => failures.push(String(error)),
         ca: certificates.ca,

@@ -6,14 +6,16 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { copyFile, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promises";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import { parseJson } from "../../shared/planning/json.ts";
 import { findInterfaceClient } from "./lambda-interface-client.ts";
+import { listen } from "./listener.ts";
 import { unpackZip } from "./zip.ts";
 
 const HTTP_CLIENT = fileURLToPath(new URL("lambda-http-client.mjs", import.meta.url));
@@ -244,10 +246,9 @@ async function startInstance(options: LambdaOptions, folders: Folders): Promise<
   const server = createServer((request, response) => {
     serveApi(request, response, signals.tell).catch(() => response.destroy());
   });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
+  const listener = await listen(server);
   const startedAt = performance.now();
-  const child = spawnRuntime(options, folders, `127.0.0.1:${portOf(server)}`);
+  const child = spawnRuntime(options, folders, `127.0.0.1:${listener.port}`);
   let printed = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding("utf8").on("data", (text: string) => {
@@ -273,8 +274,7 @@ async function startInstance(options: LambdaOptions, folders: Folders): Promise<
     async end() {
       child.kill("SIGKILL");
       await exited;
-      server.close();
-      server.closeAllConnections();
+      await listener.close();
     },
   };
 }
@@ -366,24 +366,12 @@ async function serveApi(request: IncomingMessage, response: ServerResponse, tell
     tell({ kind: "polled", give: (headers, body) => void response.writeHead(200, headers).end(body) });
     return;
   }
-  const body = await readAll(request);
+  const body = await text(request);
   const [, requestId, what] = /^\/invocation\/([\w-]+)\/(response|error)$/.exec(path) ?? [];
   if (requestId !== undefined) tell({ kind: what === "response" ? "answered" : "failed", requestId, body });
   else if (path === "/init/error") tell({ kind: "initFailed", body });
   else return void response.writeHead(404).end();
   response.writeHead(202, { "content-type": "application/json" }).end('{"status":"OK"}');
-}
-
-async function readAll(request: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of request) if (Buffer.isBuffer(chunk)) chunks.push(chunk);
-  return Buffer.concat(chunks).toString("utf8");
-}
-
-function portOf(server: Server): number {
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("a TCP listener without a port");
-  return address.port;
 }
 
 async function peakMemoryMb(pid: number | undefined): Promise<number | undefined> {

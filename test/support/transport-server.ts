@@ -1,10 +1,10 @@
 /** A real https server on 127.0.0.1 with a certificate of its own, in the place of an API server. */
 import type { RequestListener } from "node:http";
 import { createServer } from "node:https";
-import type { AddressInfo } from "node:net";
 import { generate } from "selfsigned";
 import { onTestFinished } from "vitest";
 import type { ServerAccess } from "../../shared/clusters/access.ts";
+import { listen } from "./listener.ts";
 
 export interface Certificates {
   /** PEM of the authority. */
@@ -69,16 +69,9 @@ export async function serve(
       open -= 1;
     });
   });
-  const address = await new Promise<AddressInfo | string | null>((resolve) =>
-    server.listen(0, "127.0.0.1", () => resolve(server.address())),
-  );
-  if (typeof address !== "object" || address === null) throw new TypeError("the server has no port");
-  onTestFinished(async () => {
-    const closed = new Promise((resolve) => server.close(resolve));
-    server.closeAllConnections();
-    await closed;
-  });
-  return { url: `https://127.0.0.1:${address.port}`, sockets: () => sockets, open: () => open };
+  const listener = await listen(server);
+  onTestFinished(listener.close);
+  return { url: `https://127.0.0.1:${listener.port}`, sockets: () => sockets, open: () => open };
 }
 
 /** Access to a server by its authority and a token, unless something else is given. */
