@@ -296,6 +296,7 @@ function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & {
     spec,
     claim,
     members: parts.members,
+    relabelled: parts.relabelled,
     leaving: [...down.claimed, ...healing.claimed],
     claimedDeletes: down.revoke.filter((vm) => !healing.claimed.includes(vm)),
     target,

@@ -31,7 +31,9 @@ export interface UpdateInput {
   readonly claim: Claim | undefined;
   /** Machines of the pool, terminating ones included. */
   readonly members: readonly Vm[];
-  /** Of those, the ones that go because there are too many. */
+  /** Still controlled by the pool, though its selector no longer matches them; as far as seen. */
+  readonly relabelled: readonly Vm[];
+  /** Of the members, the ones that go because there are too many. */
   readonly leaving: readonly Vm[];
   /** Deletes of the last claim that scale-in does not want. */
   readonly claimedDeletes: readonly Vm[];
@@ -301,7 +303,7 @@ function act(input: Acting, judged: readonly Judged[]): Update {
   if (judged.every(({ step }) => step.kind === "none")) return finish(input, update);
   // What holds some of them back may last: revisions that nothing names go all the same.
   const isIdle = judged.every(({ step }) => step.kind === "none" || step.kind === "wait");
-  return isIdle ? { ...finish(input, update), rollout: undefined } : update;
+  return isIdle ? (prune(input, update) ?? update) : update;
 }
 
 interface Move {
@@ -429,7 +431,21 @@ function revocations(
 
 /** Every machine follows the template: revisions that nothing names any more go, then the claim says so. */
 function finish(input: Finishing, update: Update): Update {
-  const { seen, spec, claim, live, members, target, strategy } = input;
+  const { seen, spec, live, relabelled, target, strategy } = input;
+  const pruned = prune(input, update);
+  if (pruned !== undefined) return pruned;
+  const template = templateHash(spec);
+  if (strategy === "unmanaged") return { ...update, rollout: { template, revisions: [target], instances: false } };
+  const revisions = [target, ...labelsOf(live, target)];
+  if (strategy === "opportunistic") return { ...update, rollout: { template, revisions, instances: false } };
+  // One whose labels left names the template that it was moved to, may come back before it is let go, and would be believed.
+  if (seen.namespaceVms === undefined) return { ...update, needs: [{ read: "namespaceVms" }] };
+  const mayReturn = relabelled.some(({ terminating }) => !terminating);
+  return mayReturn ? update : { ...update, rollout: { template, revisions, instances: true } };
+}
+
+/** Takes away revisions that nothing names any more; undefined when there is none. */
+function prune({ seen, claim, members, target, limits }: Finishing, update: Update): Update | undefined {
   if (seen.ownRevisions === undefined || seen.instances === undefined) {
     return { ...update, needs: [{ read: "instances" }] };
   }
@@ -442,14 +458,11 @@ function finish(input: Finishing, update: Update): Update {
   const unused = seen.ownRevisions.filter(({ name }) => !named.has(name)).sort(byNameAndUid);
   // While the one in force is not made yet, another may hold its template.
   const isMade = seen.ownRevisions.some(({ name }) => name === target);
-  if (unused.length > 0 && isMade) {
-    // A machine that is still to appear may name one of them.
-    const isQuiet = claim === undefined || claim.create.size === 0;
-    const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
-    return isQuiet ? { ...update, actions: prunes.slice(0, input.limits.updatesMax) } : update;
-  }
-  const revisions = strategy === "unmanaged" ? [target] : [target, ...labelsOf(live, target)];
-  return { ...update, rollout: { template: templateHash(spec), revisions, instances: strategy === "proactive" } };
+  if (unused.length === 0 || !isMade) return undefined;
+  // A machine that is still to appear may name one of them.
+  if (claim !== undefined && claim.create.size > 0) return update;
+  const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
+  return { ...update, actions: prunes.slice(0, limits.updatesMax) };
 }
 
 interface Finishing extends UpdateInput {

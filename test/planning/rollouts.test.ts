@@ -241,6 +241,27 @@ describe("the record of a roll-out", () => {
     expect(claimIn(rollOut({ vms: moved, instances: fresh, ...current, ...setting }))?.rollout).toBeUndefined();
   });
 
+  const left = aVm(3, { revision: "web-2", labels: { app: "debug" } });
+
+  it("is not written before a machine whose labels left is let go, which may run the template before and come back", () => {
+    const plan = rollOut({ vms: [...moved, left], instances: fresh, spec: { replicas: 3 }, ...current });
+    expect(kindsOf(plan)).toContain("releaseVm");
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
+
+  it("is not held up by such a machine that is on its way out", () => {
+    const vms = [...moved, aVm(3, { revision: "web-2", labels: { app: "debug" }, terminating: true })];
+    const plan = rollOut({ vms, instances: fresh, spec: { replicas: 3 }, ...current });
+    expect(claimIn(plan)?.rollout).toEqual(done);
+  });
+
+  it("is written after a look at all that the pool controls, whatever its labels", () => {
+    const setting = { vms: moved, instances: fresh, ...current, narrow: true };
+    expect(rollOut(setting).needs).toEqual([{ read: "namespaceVms" }]);
+    expect(rollOut({ ...setting, spec: { updateStrategy: { opportunistic: {} } } }).needs).toEqual([]);
+    expect(rollOut({ ...setting, instances: stale }).needs).toEqual([]);
+  });
+
   it("is taken back, should another pass write it meanwhile, before a machine is moved", () => {
     const claim = { generation: 2, rollout: undefined };
     const plan = rollOut({ vms: swap(moved, 0, aVm(0)), instances: fresh.slice(1), ...current, claim });
