@@ -1001,10 +1001,31 @@ const ROLL_OUT: readonly Bug[] = [
     name: "revision-pruned-under-creates",
     what: "a revision is pruned that a machine may still come to name",
     file: UPDATE,
-    find: "    const isQuiet = claim === undefined || claim.create.size === 0;",
-    replace: "    const isQuiet = true;",
+    find: "  if (claim !== undefined && claim.create.size > 0) return update;\n",
+    replace: "",
     catcher: "seeds",
     test: { file: "test/planning/rollouts.test.ts", name: "revisions that nothing names > stay while" },
+  },
+  {
+    name: "relabelled-machine-forgotten",
+    what: "a roll-out is on record while a machine whose labels left may come back with the guest before",
+    file: UPDATE,
+    find: "  const mayReturn = relabelled.some(({ terminating }) => !terminating);",
+    replace: "  const mayReturn = relabelled.length > 1_000;",
+    catcher: "test",
+    test: {
+      file: "test/planning/rollouts.test.ts",
+      name: "the record of a roll-out > is not written before a machine",
+    },
+  },
+  {
+    name: "roll-out-closed-by-narrow-look",
+    what: "a roll-out is on record without a look at the machines that the selector does not match",
+    file: UPDATE,
+    find: '  if (seen.namespaceVms === undefined) return { ...update, needs: [{ read: "namespaceVms" }] };\n',
+    replace: "",
+    catcher: "test",
+    test: { file: "test/planning/rollouts.test.ts", name: "the record of a roll-out > is written after a look at all" },
   },
 ];
 
