@@ -460,7 +460,7 @@ function prune({ seen, claim, members, target, limits }: Finishing, update: Upda
   const isMade = seen.ownRevisions.some(({ name }) => name === target);
   if (unused.length === 0 || !isMade) return undefined;
   // A machine that is still to appear may name one of them.
-  if (claim !== undefined && claim.create.size > 0) return update;
+  if ((claim?.create.size ?? 0) > 0) return update;
   const prunes = unused.map((revision) => ({ kind: "pruneRevision", revision, why: "no machine names it" }) as const);
   return { ...update, actions: prunes.slice(0, limits.updatesMax) };
 }

@@ -1001,7 +1001,7 @@ const ROLL_OUT: readonly Bug[] = [
     name: "revision-pruned-under-creates",
     what: "a revision is pruned that a machine may still come to name",
     file: UPDATE,
-    find: "  if (claim !== undefined && claim.create.size > 0) return update;\n",
+    find: "  if ((claim?.create.size ?? 0) > 0) return update;\n",
     replace: "",
     catcher: "seeds",
     test: { file: "test/planning/rollouts.test.ts", name: "revisions that nothing names > stay while" },
