@@ -217,6 +217,8 @@ function freeBereft({ pool, livingPools }: Observation, bereft: readonly Vm[]): 
   return { ...NOTHING, actions: lives ? bereft.map((vm) => ({ kind: "dropVmFinalizer", vm, why }) as const) : [] };
 }
 
+const LABELS_LEFT = "its labels no longer match spec.selector";
+
 /** Finishes machines on their way out and lets go of those that left; allowed in every state of the pool. */
 function planUpkeep(seen: Observation, { members, relabelled, detached, bereft }: Membership): Part {
   const isLive = ({ terminating }: Vm) => !terminating;
@@ -232,7 +234,7 @@ function planUpkeep(seen: Observation, { members, relabelled, detached, bereft }
     reasons: care.reasons,
     actions: [
       ...care.actions,
-      ...released.map((vm) => ({ kind: "releaseVm", vm, why: "its labels no longer match spec.selector" }) as const),
+      ...released.map((vm) => ({ kind: "releaseVm", vm, why: LABELS_LEFT }) as const),
       ...detached.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "no pool controls it any more" }) as const),
       ...finished.map((vm) => ({ kind: "dropVmFinalizer", vm, why: "it is being deleted" }) as const),
       ...others.actions,
@@ -581,9 +583,12 @@ function planDeletion(seen: Observation): Part {
   if (namespaceVms === undefined) return { ...NOTHING, needs: [{ read: "namespaceVms" }] };
   const selector = verdict.legal ? verdict.selector : undefined;
   const vms = [...namespaceVms].sort(byNameAndUid);
-  const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));
+  // Whoever took a machine's labels away has it for himself, though no pass had let go of it when its pool was deleted.
+  const isTaken = (vm: Vm) => !vm.terminating && isOwnedBy(vm, pool) && selector?.matches(vm.labels) === false;
+  const taken = vms.filter(isTaken);
+  const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER) && !isTaken(vm));
   const left = vms.filter((vm) => isLeftBehind(vm, pool, selector));
-  if (owned.length + left.length > 0) return freeMachines(seen, { owned, left });
+  if (taken.length + owned.length + left.length > 0) return freeMachines(seen, { taken, owned, left });
   const claim = readClaim(pool.annotations?.[CLAIM_ANNOTATION], now);
   // The finalizer came with a claim: where that is gone, somebody took it.
   if (claim === undefined) return planFirstContact(seen);
@@ -608,12 +613,16 @@ const FOREGROUND_FINALIZER = "foregroundDeletion";
  */
 function freeMachines(
   seen: Observation,
-  { owned, left }: { readonly owned: readonly Vm[]; readonly left: readonly Vm[] },
+  {
+    taken,
+    owned,
+    left,
+  }: { readonly taken: readonly Vm[]; readonly owned: readonly Vm[]; readonly left: readonly Vm[] },
 ): Part {
   const { pool } = seen;
   const leaving = owned.filter(({ terminating }) => terminating);
   const live = owned.filter(({ terminating }) => !terminating);
-  const care = planDiskCare({ seen, leaving, live: [], released: [] });
+  const care = planDiskCare({ seen, leaving, live: [], released: taken });
   if (care.needs.length > 0) return { ...NOTHING, needs: care.needs, reasons: [DELETING] };
   const stays = !keepsDisks(pool.spec) || pool.finalizers.includes(ORPHAN_FINALIZER);
   const isCollected = pool.finalizers.includes(FOREGROUND_FINALIZER);
@@ -623,6 +632,7 @@ function freeMachines(
     ...NOTHING,
     actions: [
       ...care.actions,
+      ...taken.map((vm) => ({ kind: "releaseVm", vm, why: LABELS_LEFT }) as const),
       ...drops.map((vm) => ({ kind: "dropVmFinalizer", vm, why: DELETING }) as const),
       ...(stays || isCollected ? [] : live).map((vm) => ({ kind: "deleteVm", vm, why }) as const),
     ],

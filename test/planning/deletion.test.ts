@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { aClaim, aPool, aSpec, aVm, NOW, OTHER_POOL_UID, someVms } from "../support/builders.ts";
-import { kindsOf, namesOf, planOf } from "./plans.ts";
+import { deletesOf, kindsOf, namesOf, planOf } from "./plans.ts";
 
 const deleting = { deleting: true, generation: 2 } as const;
 const T = 150_000;
@@ -62,8 +62,25 @@ describe("a pool that is deleted", () => {
     expect(kindsOf(planOf({ pool: aPool(deleting), vms: someVms(3) }))).not.toContain("deleteVm");
   });
 
-  it("frees a machine that its selector matches no more (D16)", () => {
-    const plan = planOf({ pool: aPool(deleting), vms: [aVm(0, { labels: { app: "gone" } })] });
+  it.each([
+    ["go with it", {}],
+    ["are kept", { scaleInStrategy: { proactive: { statePreservation: "Offline" } } }],
+  ])("lets go of a machine that was taken out by its labels, which stays when disks %s (D16)", (_what, strategy) => {
+    const pool = aPool({ ...deleting, spec: aSpec({ replicas: 2, ...strategy }) });
+    const plan = planOf({ pool, vms: [aVm(0), aVm(1, { labels: { app: "mine" } })] });
+    expect(namesOf(plan, "releaseVm")).toEqual(["web-1"]);
+    expect([...deletesOf(plan), ...namesOf(plan, "dropVmFinalizer")]).toEqual(["web-0"]);
+  });
+
+  it("frees one whose labels changed while it was on its way out", () => {
+    const vms = [aVm(0, { labels: { app: "gone" }, terminating: true })];
+    const plan = planOf({ pool: aPool(deleting), vms });
+    expect([namesOf(plan, "releaseVm"), namesOf(plan, "dropVmFinalizer")]).toEqual([[], ["web-0"]]);
+  });
+
+  it("frees a relabelled machine whose spec is illegal, which says nothing of labels", () => {
+    const pool = aPool({ ...deleting, spec: aSpec({ maxUnavailable: "0%" }) });
+    const plan = planOf({ pool, vms: [aVm(0, { labels: { app: "gone" } })] });
     expect(namesOf(plan, "dropVmFinalizer")).toEqual(["web-0"]);
   });
 

@@ -46,6 +46,8 @@ export interface State {
   /** The number of the change; it holds until the next state of the list. */
   readonly sequence: number;
   readonly phase: "legal" | "illegal" | "leaving" | "gone";
+  /** The spec is legal, whatever becomes of the pool: its selector says who is in it. */
+  readonly hasSelector: boolean;
   /** Undefined while the pool forbids to scale: paused, illegal, beside another controller, on its way out, gone. */
   readonly replicas: number | undefined;
   readonly scalesIn: boolean;
@@ -240,6 +242,7 @@ function stateOf(source: Source): State {
   }
   const state = {
     phase,
+    hasSelector: pool !== undefined && !isBroken(spec),
     replicas: scales ? wanted : undefined,
     scalesIn: scaleIn.name === "proactive",
     scalesInTier: scaleIn.tier,

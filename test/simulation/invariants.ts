@@ -211,8 +211,11 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   const has = (object: KubeObject) => finalizersOf(object).includes(POOL_FINALIZER);
   const isReleased = ownersOf(left).length < ownersOf(before).length;
   const isLegal = states.some(({ phase }) => phase === "legal");
-  const wasRelabelled = isLegal && states.some(({ machines }) => machines.get(uid)?.isMember === false);
-  if (isReleased && !wasRelabelled) return "invariant 1: a machine is released whose labels match";
+  const isOut = ({ hasSelector, machines }: State) => hasSelector && machines.get(uid)?.isMember === false;
+  if (isReleased && !states.some(isOut)) return "invariant 1: a machine is released whose labels match";
+  const wasOut = states.length > 0 && states.every(isOut);
+  if (wasOut && !isReleased && !isTerminating(before))
+    return "invariant 6: a machine that was taken out by its labels is left to the garbage collector";
   if (has(before) && !has(left)) {
     // A pool that is gone does not come back: what still says that it controls the machine is nobody.
     const isDue = states.some(({ phase }) => isTerminating(before) || phase === "leaving" || phase === "gone");
@@ -290,8 +293,12 @@ function judgeDelete(change: Change, facts: Case, uid: string): string | undefin
   const states = windowOf(change, facts, uid);
   const { uid: machine } = (change.before ?? NOBODY).metadata;
   // A pool on its way out takes along the machines whose disks it keeps: the collector would come too late for them.
-  if (states.some(({ phase, keeps, machines }) => phase === "leaving" && keeps && machines.has(machine)))
-    return undefined;
+  const goesAlong = ({ phase, keeps, hasSelector, machines }: State) =>
+    phase === "leaving" &&
+    keeps &&
+    machines.has(machine) &&
+    !(hasSelector && machines.get(machine)?.isMember === false);
+  if (states.some(goesAlong)) return undefined;
   if (!states.some(({ machines }) => machines.get(machine)?.isMember === true))
     return "invariant 1: a machine is deleted whose labels left";
   const replacement = judgeReplacement(change, facts, { owner: uid, machine });
