@@ -222,6 +222,8 @@ export interface UnfitDisk {
 
 const NOT_MADE_NOW = "is not what spec.virtualMachineTemplate.spec.dataVolumeTemplates makes now";
 
+const NOT_KEPT_NOW = "would go with the next machine, for spec.scaleInStrategy keeps none now";
+
 /** Kept disks that stand in the way of a new machine of their ordinal. Those without our record are taken to fit, as the reference does. */
 export function unfitDisks(
   pool: { readonly name: string },
@@ -236,6 +238,8 @@ export function unfitDisks(
       const waits = controllerOf(disk) === undefined && !disk.terminating;
       if (ordinal === undefined || !waits || mark === undefined) return [];
       if (mark.pool !== pool.name) return [{ ordinal, disk: disk.name, why: `was kept for pool ${mark.pool}` }];
+      if (!keepsDisks(spec))
+        return [{ ordinal, disk: disk.name, why: `was kept from ${mark.machine} and ${NOT_KEPT_NOW}` }];
       if (mark.template === undefined || mark.template === diskHash(template)) return [];
       return [{ ordinal, disk: disk.name, why: `was kept from ${mark.machine} and ${NOT_MADE_NOW}` }];
     }),

@@ -3,8 +3,8 @@ import * as z from "zod";
 import { parseDuration } from "./duration.ts";
 import { canonicalJson, parseJson } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
-import { type Instance, isAtRest, type Pool, type PoolSpec, type Vm } from "./model.ts";
-import { HEALING_ANNOTATION } from "./names.ts";
+import { type Instance, isAtRest, isProtected, type Pool, type PoolSpec, type Vm } from "./model.ts";
+import { HEALING_ANNOTATION, PROTECTED_LABEL } from "./names.ts";
 import { keepsDisks } from "./scale-in.ts";
 import type { Announcement } from "./status.ts";
 import { CLOCK_SLACK_MS, updatedAt } from "./update.ts";
@@ -130,11 +130,12 @@ export function planHealing(input: HealingInput): Healing {
   if (!spec.autohealing) return { ...NOTHING, memory: before === undefined ? undefined : null };
   const read = readMemory(pool);
   const memory = new Map([...(read ?? [])].filter(([ordinal, treatment]) => !isOver(ordinal, treatment, input)));
-  const sick = staying.flatMap((vm): Patient[] => {
+  const failing = staying.flatMap((vm): Patient[] => {
     const why = complaintOf(vm, spec, now);
     const { ordinal } = vm;
     return why === undefined || ordinal === undefined ? [] : [{ vm, why, ordinal, treatment: memory.get(ordinal) }];
   });
+  const sick = failing.filter(({ vm }) => !isProtected(vm));
   if (read === undefined) return beginAnew(sick, now);
   const rested = sick.filter((patient) => isDecided(patient, input) || isRested(patient, now));
   if (rested.length > 0 && instanceOf === undefined) return { ...NOTHING, needsInstances: true };
@@ -147,8 +148,12 @@ export function planHealing(input: HealingInput): Healing {
   return {
     ...treated,
     memory: after === (before ?? null) ? undefined : after,
-    reasons: [...treated.reasons, ...waiting, ...stuck],
+    reasons: [...treated.reasons, ...waiting, ...stuck, ...describeProtected(failing.length - sick.length)],
   };
+}
+
+function describeProtected(count: number): string[] {
+  return count === 0 ? [] : [`${count} machines that cannot start are kept by their label ${PROTECTED_LABEL}`];
 }
 
 /** What was done is not known any more: each waits as if it had been replaced just now. */
@@ -235,8 +240,9 @@ function complaintOf(vm: Vm, { autohealing }: PoolSpec, now: number): string | u
     return vm.startFailures === 1 ? "it failed to start" : `it failed to start ${vm.startFailures} times in a row`;
   }
   const duration = autohealing?.minFailingToStartDuration ?? DURATION_DEFAULT;
-  const { shown, notReadySince = NEVER } = vm;
-  const isLong = now >= notReadySince + (parseDuration(duration) ?? NEVER);
+  const { shown, notReadySince = NEVER, createdAt } = vm;
+  // The time is that of KubeVirt's clock; nothing has failed for longer than it is there.
+  const isLong = now >= Math.max(notReadySince, createdAt) + (parseDuration(duration) ?? NEVER);
   return shown !== undefined && isLong ? `it shows ${shown} for ${duration} or longer` : undefined;
 }
 

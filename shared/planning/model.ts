@@ -1,7 +1,7 @@
 /** What the planner knows of a pool and of its machines, and the schemas that read them from the API's JSON. */
 import * as z from "zod";
 import { flawOf } from "./json.ts";
-import { ordinalOf, POOL_GROUP, POOL_KIND, REFERENCE_MANAGER, REVISION_LABEL } from "./names.ts";
+import { ordinalOf, POOL_GROUP, POOL_KIND, PROTECTED_LABEL, REFERENCE_MANAGER, REVISION_LABEL } from "./names.ts";
 import { type Labels, labelSelectorSchema, labelsSchema, requirementSchema } from "./selector.ts";
 
 /** What can be walked and copied whole; the part of an object that is carried along must be. */
@@ -373,6 +373,11 @@ export function isOwnedBy(vm: Vm, pool: Pool): boolean {
 /** The revision that a VM says it was made from. */
 export function revisionOf(vm: Vm): string | undefined {
   return vm.labels[REVISION_LABEL];
+}
+
+/** Whether its user has forbidden to delete it. The cluster refuses that only where the policy for it is installed. */
+export function isProtected(vm: Vm): boolean {
+  return /^true$/i.test(vm.labels[PROTECTED_LABEL] ?? "");
 }
 
 const revisionSchema = z.object({

@@ -19,6 +19,8 @@ export const REVOKED_ANNOTATION = "vmpool-functions/revoked";
 export const UPDATED_ANNOTATION = "vmpool-functions/updated-at";
 /** On a VM: the disks of it that outlive it, see `disks.ts`. */
 export const GUARDED_ANNOTATION = "vmpool-functions/kept-disks";
+/** On a VM: `True` where the cluster is to refuse its deletion. Source: the admission policy of KubeVirt's SSP operator. */
+export const PROTECTED_LABEL = "kubevirt.io/vm-delete-protection";
 /** On a disk that outlives its machine: the pool's name. */
 export const KEPT_FOR_LABEL = "vmpool-functions/kept-for";
 /** On the same: the machine that it was filled for, and a hash of its template, as JSON. */

@@ -279,7 +279,7 @@ function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & {
   const blocked = choice?.kind === "blocked" ? choice.why : undefined;
   const leftOut = [...unfitOrdinals(seen, spec), ...haunted(seen)];
   const hold = scaleInHold(spec);
-  const surplus = paused || hold !== undefined ? 0 : Math.max(0, live.length - replicas);
+  const surplus = paused || hold !== undefined ? 0 : Math.max(0, countNames(live) - replicas);
   const out = planScaleOut({
     replicas: paused || blocked !== undefined ? 0 : replicas,
     owned,
@@ -328,6 +328,11 @@ function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & {
     ],
     announcements: [...announceGrowth(pool, { claim, out, down, leftOut }), ...healing.announcements],
   };
+}
+
+/** Lists of different instants may show a machine and the one that was made in its stead: only one of them is there. */
+function countNames(vms: readonly Vm[]): number {
+  return new Set(vms.map(({ name }) => name)).size;
 }
 
 interface HealInput {

@@ -2,7 +2,8 @@
 import { type ClaimedObject, isClaimed } from "./claim.ts";
 import { isRecord } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
-import { type Pool, type PoolSpec, poolFieldsSchema, type SelectionPolicy, type Vm } from "./model.ts";
+import { isProtected, type Pool, type PoolSpec, poolFieldsSchema, type SelectionPolicy, type Vm } from "./model.ts";
+import { PROTECTED_LABEL } from "./names.ts";
 import { describeLeftOut, filterBySelectors, rank } from "./selection.ts";
 
 const SELECTORS_FIELD = "spec.scaleInStrategy.proactive.selectionPolicy.selectors";
@@ -35,7 +36,7 @@ export interface ScaleInInput {
  * One of a machine that the selectors leave out is no longer wanted.
  */
 export function planScaleIn({ pool, surplus, live, claimed, deletesMax }: ScaleInInput): ScaleIn {
-  const eligible = rankForScaleIn(pool, live);
+  const eligible = rankForScaleIn(pool, live).filter((vm) => !isProtected(vm));
   const wanted = Math.max(0, Math.min(surplus, eligible.length));
   const allowed = Math.max(0, deletesMax);
   const inherited = eligible.filter((vm) => isClaimed(vm, claimed));
@@ -93,5 +94,10 @@ interface Blocked extends Pick<ScaleInInput, "pool" | "live" | "surplus"> {
 
 function describeBlocked({ pool, live, surplus, wanted }: Blocked): string {
   const leftOut = describeLeftOut(scaleInPolicy(pool), live);
-  return `${surplus} machines too many: ${surplus - wanted} of them are blocked by ${SELECTORS_FIELD} (of ${live.length} machines ${leftOut})`;
+  const guarded = live.filter(isProtected).length;
+  const causes = [
+    ...(leftOut === "" ? [] : [`${SELECTORS_FIELD} (of ${live.length} machines ${leftOut})`]),
+    ...(guarded === 0 ? [] : [`the label ${PROTECTED_LABEL} of ${guarded} machines`]),
+  ];
+  return `${surplus} machines too many: ${surplus - wanted} of them are blocked by ${causes.join(" and ")}`;
 }

@@ -397,6 +397,14 @@ describe("a kept disk", () => {
     expect(plan.announcements).toMatchObject([{ message: expect.stringContaining("was kept for pool other") }]);
   });
 
+  it("rules its ordinal out when the pool keeps no disks any more, for it would go with the machine", () => {
+    const plan = planWith({ pool: aDiskPool(DISABLED), keptDisks: [keptBy(0)] });
+    expect(createsOf(plan)).toEqual([1]);
+    expect(plan.announcements).toMatchObject([
+      { reason: "KeptDiskUnfit", message: expect.stringContaining("spec.scaleInStrategy keeps none now") },
+    ]);
+  });
+
   it("is taken to fit when nothing says what it was made from, as the reference does", () => {
     const kept = JSON.stringify({ pool: "web", machine: "web-0" });
     const disk = aDisk(0, { vmUid: null, annotations: { [KEPT_ANNOTATION]: kept } });

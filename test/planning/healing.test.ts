@@ -18,6 +18,7 @@ import {
   aVmSpec,
   aVmUid,
   type Json,
+  LABELS,
   NOW,
   someVms,
   type VmOverrides,
@@ -116,6 +117,16 @@ const CASES: readonly Case[] = [
   })),
   { it: "leaves what shows it for less", vm: lasting("ErrImagePull", at(NOW - 299_000)), heals: false },
   { it: "takes another duration", vm: lasting("ErrImagePull", at(NOW - 90_000)), spec: after("1m30s"), heals: true },
+  {
+    it: "leaves what is there for less, though KubeVirt's clock says otherwise",
+    vm: { ...lasting("ErrorPvcNotFound", FIVE_MINUTES_AGO), created: at(NOW - 299_000) },
+    heals: false,
+  },
+  {
+    it: "heals what is there for five minutes and shows it since then",
+    vm: { ...lasting("ErrorPvcNotFound", at(NOW - 10 * MINUTE_MS)), created: FIVE_MINUTES_AGO },
+    heals: true,
+  },
   { it: "leaves what shows another status", vm: lasting("Provisioning", at(NOW - 60 * MINUTE_MS)), heals: false },
   { it: "leaves one that does not say since when (D08)", vm: lasting("ErrorUnschedulable", null), heals: false },
   { it: "leaves one that is ready whatever it shows", vm: { ready: true, shown: "CrashLoopBackOff" }, heals: false },
@@ -182,6 +193,15 @@ describe("a machine that cannot start", () => {
   it.each(CASES)("$it", ({ vm, spec = {}, instance, heals }) => {
     const plan = planOf({ vms: [aVm(0, vm)], spec, instances: instance === undefined ? [] : [instance] });
     expect(deletesOf(plan)).toEqual(heals ? ["web-0"] : []);
+  });
+
+  it("is left when its label forbids to delete it, and the pass says so", () => {
+    const labels = { ...LABELS, "kubevirt.io/vm-delete-protection": "True" };
+    const plan = planOf({ vms: [aVm(0, { ...CRASHING, labels })] });
+    expect(kindsOf(plan)).toEqual([]);
+    expect(plan.reasons).toEqual([
+      "1 machines that cannot start are kept by their label kubevirt.io/vm-delete-protection",
+    ]);
   });
 
   it("is deleted under the claim, which remembers it, and its successor is left to scale-out", () => {

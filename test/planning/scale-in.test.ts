@@ -1,9 +1,11 @@
 import { describe, expect, it } from "vitest";
 import type { Claim } from "../../shared/planning/claim.ts";
 import type { Vm } from "../../shared/planning/model.ts";
+import { planPass } from "../../shared/planning/plan.ts";
 import { keepsDisks, planScaleIn, rankForScaleIn } from "../../shared/planning/scale-in.ts";
 import {
   aClaim,
+  anObservation,
   aPool,
   aPoolWith,
   aSpec,
@@ -353,6 +355,59 @@ describe("scale in by selectors", () => {
     const { remove, reasons } = planScaleIn({ pool: pool(0), surplus: 600, live: vms, claimed: [], deletesMax: 250 });
     expect(remove).toHaveLength(250);
     expect(reasons).toEqual([]);
+  });
+});
+
+describe("machines that are not to be deleted", () => {
+  const guard = (vm: Vm, value = "True"): Vm => ({
+    ...vm,
+    labels: { ...vm.labels, "kubevirt.io/vm-delete-protection": value },
+  });
+  const downwards = proactive({ sortPolicy: "DescendingOrder" });
+
+  it.each(["True", "true"])("are passed over by scale in when KubeVirt's label says %s", (value) => {
+    const vms = someVms(4).map((vm) => (vm.ordinal === 3 ? guard(vm, value) : vm));
+    expect(deletesOf(planOf({ pool: pool(2, downwards), vms }))).toEqual(["web-2", "web-1"]);
+  });
+
+  it.each(["False", "untrue", "trues", ""])("are not those whose label says %j", (value) => {
+    const vms = someVms(2).map((vm) => (vm.ordinal === 1 ? guard(vm, value) : vm));
+    expect(deletesOf(planOf({ pool: pool(1, downwards), vms }))).toEqual(["web-1"]);
+  });
+
+  it("are told to the pool's owner when too many stay for them", () => {
+    const vms = someVms(3).map((vm) => guard(vm));
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }, { generation: 2, claim: aClaim() }), vms });
+    expect(deletesOf(plan)).toEqual([]);
+    const message =
+      "2 machines too many: 2 of them are blocked by the label kubevirt.io/vm-delete-protection of 3 machines";
+    expect(plan.announcements).toMatchObject([{ reason: "ScaleInBlocked", message }]);
+  });
+
+  it("are told beside those that the selectors leave out", () => {
+    const policy = proactive({ selectors: TIER });
+    const vms = withSpares(3, 2).map((vm) => (vm.ordinal === 2 ? guard(vm) : vm));
+    const { reasons } = planScaleIn({ pool: aPoolWith(policy), surplus: 1, live: vms, claimed: [], deletesMax: 250 });
+    expect(reasons).toEqual([
+      "1 machines too many: 1 of them are blocked by spec.scaleInStrategy.proactive.selectionPolicy.selectors (of 3 machines labelSelector leaves out 2) and the label kubevirt.io/vm-delete-protection of 1 machines",
+    ]);
+  });
+
+  it("are not deleted though a pass has claimed it before they were forbidden", () => {
+    const { uid } = aVm(1);
+    const claim = aClaim({ delete: [{ ordinal: 1, uidPrefix: uid.slice(0, 8) }] });
+    const plan = planOf({ pool: aPoolWith({ replicas: 1 }, { claim }), vms: [aVm(0), guard(aVm(1))] });
+    expect(namesOf(plan, "revokeDelete")).toEqual(["web-1"]);
+    expect(deletesOf(plan)).toEqual(["web-0"]);
+  });
+});
+
+describe("two lists of different instants", () => {
+  it("make nothing too many of a machine and the one that was made in its stead", () => {
+    const seen = anObservation({ pool: pool(2), vms: someVms(2) });
+    const anew = aVm(1, { uid: "0ddba11f-0000-4000-8000-000000000000", ready: false });
+    const plan = planPass({ ...seen, namespaceVms: [aVm(0), anew] }, ACTING);
+    expect(kindsOf(plan)).toEqual([]);
   });
 });
 
