@@ -474,7 +474,7 @@ const OWNERSHIP: readonly Bug[] = [
     what: "a deleted pool frees what its selector matches, and not its own whose labels changed",
     defect: "D16",
     file: PLAN,
-    find: "  const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER));",
+    find: "  const owned = vms.filter((vm) => isOwnedBy(vm, pool) && vm.finalizers.includes(POOL_FINALIZER) && !isTaken(vm));",
     replace:
       "  const owned = vms.filter((vm) => selector?.matches(vm.labels) === true && vm.finalizers.includes(POOL_FINALIZER));",
     catcher: "seeds",
@@ -559,7 +559,7 @@ const SCALING: readonly Bug[] = [
     what: "machines on their way out count as too many: others go for them",
     defect: "D02",
     file: PLAN,
-    find: "Math.max(0, live.length - replicas);",
+    find: "Math.max(0, countNames(live) - replicas);",
     replace: "Math.max(0, existing - replicas);",
     catcher: "seeds",
     test: { file: "test/planning/scale-in.test.ts", name: "scale in" },
@@ -568,7 +568,7 @@ const SCALING: readonly Bug[] = [
     name: "surplus-off-by-one",
     what: "one machine more goes than are too many",
     file: PLAN,
-    find: "Math.max(0, live.length - replicas);",
+    find: "Math.max(0, countNames(live) - replicas);",
     replace: "Math.max(0, live.length - replicas + (live.length > replicas ? 1 : 0));",
     catcher: "seeds",
     test: { file: "test/planning/scale-in.test.ts", name: "scale in" },
@@ -1054,7 +1054,7 @@ const CURE: readonly Bug[] = [
     what: "a machine is replaced the moment it shows that it fails",
     defect: "D08",
     file: HEALING,
-    find: "  const isLong = now >= notReadySince + (parseDuration(duration) ?? NEVER);",
+    find: "  const isLong = now >= Math.max(notReadySince, createdAt) + (parseDuration(duration) ?? NEVER);",
     replace: "  const isLong = now >= notReadySince;",
     catcher: "seeds",
     test: {
@@ -1067,8 +1067,8 @@ const CURE: readonly Bug[] = [
     what: "a machine that does not say since when is replaced at once",
     defect: "D08",
     file: HEALING,
-    find: "  const { shown, notReadySince = NEVER } = vm;",
-    replace: "  const { shown, notReadySince = 0 } = vm;",
+    find: "  const { shown, notReadySince = NEVER, createdAt } = vm;",
+    replace: "  const { shown, notReadySince = 0, createdAt } = vm;",
     catcher: "test",
     test: {
       file: "test/planning/healing.test.ts",
@@ -1371,6 +1371,73 @@ const READING: readonly Bug[] = [
 ];
 
 /** All of them, the protocol first. */
+/** What its user has put out of reach. */
+const SPARED: readonly Bug[] = [
+  {
+    name: "taken-machine-collected",
+    what: "a deleted pool leaves machines that were taken out by their labels to the garbage collector",
+    file: PLAN,
+    find: "selector?.matches(vm.labels) === false;",
+    replace: "selector === null;",
+    catcher: "test",
+    test: {
+      file: "test/planning/deletion.test.ts",
+      name: "a pool that is deleted > lets go of a machine that was taken out",
+    },
+  },
+  {
+    name: "protected-machine-scaled-in",
+    what: "scale-in takes a machine whose label forbids it",
+    file: SCALE_IN,
+    find: "  const eligible = rankForScaleIn(pool, live).filter((vm) => !isProtected(vm));",
+    replace: "  const eligible = rankForScaleIn(pool, live);",
+    catcher: "test",
+    test: { file: "test/planning/scale-in.test.ts", name: "machines that are not to be deleted" },
+  },
+  {
+    name: "protected-machine-healed",
+    what: "a machine is replaced whose label forbids it",
+    file: HEALING,
+    find: "  const sick = failing.filter(({ vm }) => !isProtected(vm));",
+    replace: "  const sick = failing;",
+    catcher: "test",
+    test: { file: "test/planning/healing.test.ts", name: "a machine that cannot start > is left when its label" },
+  },
+  {
+    name: "kept-disk-given-away",
+    what: "a kept disk is given to a machine of a pool that keeps none, with which it goes",
+    file: DISKS,
+    find: "      if (!keepsDisks(spec))",
+    replace: "      if (spec === null)",
+    catcher: "test",
+    test: {
+      file: "test/planning/disks.test.ts",
+      name: "a kept disk > rules its ordinal out when the pool keeps no disks",
+    },
+  },
+  {
+    name: "namesake-counted-twice",
+    what: "a machine and the one that was made in its stead are one too many",
+    file: PLAN,
+    find: "  return new Set(vms.map(({ name }) => name)).size;",
+    replace: "  return vms.length;",
+    catcher: "test",
+    test: { file: "test/planning/scale-in.test.ts", name: "two lists of different instants" },
+  },
+  {
+    name: "clock-of-kubevirt-believed",
+    what: "a machine has failed for longer than it is there",
+    file: HEALING,
+    find: "Math.max(notReadySince, createdAt)",
+    replace: "notReadySince",
+    catcher: "test",
+    test: {
+      file: "test/planning/healing.test.ts",
+      name: "a machine that cannot start > leaves what is there for less",
+    },
+  },
+];
+
 export const BUGS: readonly Bug[] = [
   ...PROTOCOL,
   ...PRECONDITIONS,
@@ -1381,4 +1448,5 @@ export const BUGS: readonly Bug[] = [
   ...CURE,
   ...WAKING,
   ...READING,
+  ...SPARED,
 ];
