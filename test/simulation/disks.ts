@@ -92,7 +92,9 @@ export function createKeeping(history: History): Keeping {
   const finish = (change: Change, invocation: Invocation): void => {
     const entry = leaving.get(change.before?.metadata.uid ?? "");
     const isFreed = hasFinalizer(change.before, POOL_FINALIZER) && !hasFinalizer(change.after, POOL_FINALIZER);
-    if (entry?.pool === undefined || !isFreed) return;
+    // Whoever detaches a machine on its way out has it for himself, with what nobody has guarded yet.
+    const { before } = change;
+    if (entry?.pool === undefined || before === undefined || !isFreed || controllerOf(before) !== entry.pool) return;
     const states: readonly State[] = [
       ...history.since(entry.pool, entry.since),
       ...history.windowOf(change, invocation, entry.pool),
