@@ -3,7 +3,7 @@ import { canonicalJson, isAbsent, isRecord, recordOf } from "./json.ts";
 import type { PoolSpec, Vm } from "./model.ts";
 import { REVISION_LABEL } from "./names.ts";
 import { isNothing, isNothingWhenEmpty, isSame, type Path } from "./semantic.ts";
-import { indexVmSpec } from "./template.ts";
+import { indexVmSpec, metadataOf } from "./template.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -31,9 +31,6 @@ interface Sides<T = unknown> {
   readonly target: T;
   readonly vm: T;
 }
-
-/** Annotations under this prefix are our own: no template gives or takes them. */
-const OWN_ANNOTATIONS = "vmpool-functions/";
 
 /** What identifies a machine to its guest: what the VM has stays. */
 const IDENTITY: ReadonlySet<string> = new Set(["firmware/uuid", "firmware/serial"]);
@@ -104,12 +101,6 @@ function valuePatch(from: unknown, to: unknown): unknown {
 function part<K extends keyof VmPatch>(name: K, patch: MergePatch): VmPatch {
   const value = patch[name];
   return isRecord(value) ? { [name]: value } : {};
-}
-
-/** The template's share of a VM's labels and annotations. */
-function metadataOf({ virtualMachineTemplate: { metadata } }: PoolSpec): Json {
-  const annotations = Object.entries(metadata?.annotations ?? {}).filter(([key]) => !key.startsWith(OWN_ANNOTATIONS));
-  return { labels: metadata?.labels, annotations: Object.fromEntries(annotations) };
 }
 
 /** Removes key by key: what others add meanwhile is not ours to take away. */

@@ -9,6 +9,8 @@ export const REFERENCE_MANAGER = "virt-controller";
 export const OWN_MANAGER = "vmpool-functions";
 /** On a VM and on its instance template: the name of the ControllerRevision that it was made from. */
 export const REVISION_LABEL = "kubevirt.io/vm-pool-revision-name";
+/** What our own annotations begin with: no template gives or takes them. */
+export const OWN_ANNOTATIONS = "vmpool-functions/";
 /** On a pool: the last claim of a pass, see `claim.ts`. */
 export const CLAIM_ANNOTATION = "vmpool-functions/pass";
 /** On a pool: which machines were healed, and how often, see `healing.ts`. */

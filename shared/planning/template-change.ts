@@ -4,7 +4,7 @@ import { isAbsent, isRecord, recordOf } from "./json.ts";
 import type { PoolSpec, VmSpec } from "./model.ts";
 import { REVISION_LABEL } from "./names.ts";
 import { canonicalText, isNothing, isSame, type Path } from "./semantic.ts";
-import { indexVmSpec, type Ordinal } from "./template.ts";
+import { indexVmSpec, metadataOf, type Ordinal } from "./template.ts";
 
 /** What a new template means for one machine. */
 export type Change =
@@ -68,14 +68,14 @@ export function showsLiveFields(instanceSpec: unknown, wanted: VmSpec): boolean 
 
 /** The machine of an ordinal by what a difference costs. Both sides of a comparison have the same revision label: none counts. */
 function machineOf(pool: PoolSpec, ordinal: Ordinal) {
-  const { metadata } = pool.virtualMachineTemplate;
+  const { labels, annotations } = metadataOf(pool);
   const { dataVolumeTemplates, running, runStrategy, updateVolumesStrategy, ...guest } = indexVmSpec(pool, ordinal, "");
   return {
     dataVolumeTemplates,
     guest,
     own: {
-      labels: { ...metadata?.labels, [REVISION_LABEL]: "" },
-      annotations: metadata?.annotations,
+      labels: { ...labels, [REVISION_LABEL]: "" },
+      annotations,
       running,
       runStrategy,
       updateVolumesStrategy,

@@ -1,6 +1,6 @@
 /** Makes the VirtualMachine of an ordinal out of a pool's template. Source: pool.go of the reference, indexing rules. */
 import type { OwnerReference, Pool, PoolSpec, VmSpec, Volume } from "./model.ts";
-import { POOL_FINALIZER, POOL_KIND, REVISION_LABEL, vmName } from "./names.ts";
+import { OWN_ANNOTATIONS, POOL_FINALIZER, POOL_KIND, REVISION_LABEL, vmName } from "./names.ts";
 
 export interface VmOrigin {
   readonly pool: Pool;
@@ -23,18 +23,23 @@ export function ownerReferenceTo(pool: Pool, poolApiVersion: string): OwnerRefer
   };
 }
 
+/** The labels and annotations that the template gives to a VM: our own annotations are not its to give. */
+export function metadataOf({ virtualMachineTemplate: { metadata } }: PoolSpec) {
+  const annotations = Object.entries(metadata?.annotations ?? {}).filter(([key]) => !key.startsWith(OWN_ANNOTATIONS));
+  return { labels: metadata?.labels, annotations: Object.fromEntries(annotations) };
+}
+
 /** The VM as it is created: the template with names indexed, the revision label, one owner, the pool's finalizer. */
 export function buildVm({ pool, spec, poolApiVersion, ordinal, revision }: VmOrigin) {
-  const { metadata } = spec.virtualMachineTemplate;
-  const annotations = metadata?.annotations ?? {};
+  const { labels, annotations } = metadataOf(spec);
   return {
     apiVersion: "kubevirt.io/v1",
     kind: "VirtualMachine",
     metadata: {
       name: vmName(pool.name, ordinal),
       namespace: pool.namespace,
-      labels: { ...metadata?.labels, [REVISION_LABEL]: revision },
-      ...(Object.keys(annotations).length === 0 ? {} : { annotations: { ...annotations } }),
+      labels: { ...labels, [REVISION_LABEL]: revision },
+      ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
       finalizers: [POOL_FINALIZER],
       ownerReferences: [ownerReferenceTo(pool, poolApiVersion)],
     },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type Pool, poolSpecSchema } from "../../shared/planning/model.ts";
-import { POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
+import { GUARDED_ANNOTATION, POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
 import { buildVm } from "../../shared/planning/template.ts";
 import { judge } from "../../shared/planning/verdict.ts";
 import { anOwner, aPool, aSpec, deepFreeze, type Json, LABELS, POOL_UID } from "../support/builders.ts";
@@ -255,6 +255,16 @@ describe("the metadata of a machine", () => {
 
   it("have no annotations when the template has none", () => {
     expect(build(aPool()).metadata).not.toHaveProperty("annotations");
+  });
+
+  it("have no annotations of our own from the template: a new machine would look guarded", () => {
+    const of = (annotations: Json) => {
+      const virtualMachineTemplate = { metadata: { labels: LABELS, annotations }, spec: { template: {} } };
+      return build(aPool({ spec: aSpec({ virtualMachineTemplate }) })).metadata;
+    };
+    const ours = { [GUARDED_ANNOTATION]: "data-7" };
+    expect(of({ ...ours, note: "kept" }).annotations).toEqual({ note: "kept" });
+    expect(of(ours)).not.toHaveProperty("annotations");
   });
 
   it("are the revision's label alone when the template has none", () => {

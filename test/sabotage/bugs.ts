@@ -1027,6 +1027,18 @@ const ROLL_OUT: readonly Bug[] = [
     catcher: "test",
     test: { file: "test/planning/rollouts.test.ts", name: "the record of a roll-out > is written after a look at all" },
   },
+  {
+    name: "own-annotations-from-template",
+    what: "a new machine gets annotations of our own from the template, and looks guarded",
+    file: "shared/planning/template.ts",
+    find: ".filter(([key]) => !key.startsWith(OWN_ANNOTATIONS))",
+    replace: "",
+    catcher: "test",
+    test: {
+      file: "test/planning/template.test.ts",
+      name: "the metadata of a machine > have no annotations of our own from the template",
+    },
+  },
 ];
 
 /** Machines that cannot start. */
