@@ -176,7 +176,7 @@ function mergeChanged({ base, target, vm }: Sides, path: Path): unknown {
   const isMergeable = isRecord(vm) || (isAbsent(vm) && isNothingWhenEmpty(path));
   if (isMergeable && isRecordOrAbsent(base) && isRecordOrAbsent(target)) {
     const record = mergeRecords({ base, target, vm }, path);
-    return isAbsent(target) && Object.keys(record).length === 0 ? undefined : record;
+    return isAbsent(target) && isSame(record, {}, path) ? undefined : record;
   }
   return target ?? undefined;
 }

@@ -103,7 +103,7 @@ function withLiveFields(from: Json, to: Json): Json {
 
 /** Sockets need a topology to be plugged into, and a number: a guest whose template drops them starts anew. */
 function withSockets(from: unknown, to: unknown): unknown {
-  if (!isRecord(from) || !isRecord(to) || isAbsent(to["sockets"])) return from;
+  if (!isRecord(from) || !isRecord(to) || isNothing(to["sockets"], ["cpu", "sockets"])) return from;
   return { ...from, sockets: to["sockets"] };
 }
 

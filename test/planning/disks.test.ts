@@ -440,6 +440,7 @@ describe("a kept disk", () => {
     expect(planOf({ pool: aPool({ spec: aSpec({ replicas: 1 }) }) }).needs).toEqual([]);
   });
 
+  const importOf = (http: Json) => ({ ...STORAGE, source: { http } });
   const classed = (storageClassName: string) => ({ storage: { ...size("1Gi"), storageClassName } });
   it.each<{ it: string; made?: Json; asked?: Json; wanted: Json; fits: boolean }>([
     { it: "fits the same size in other words", wanted: { storage: size("1024Mi") }, fits: true },
@@ -455,6 +456,13 @@ describe("a kept disk", () => {
       made: { storage: { ...size("1024Mi"), storageClassName: "fast" } },
       asked: STORAGE,
       wanted: STORAGE,
+      fits: true,
+    },
+    {
+      it: "fits though KubeVirt wrote its machine without the template's zeros",
+      made: importOf({ url: "u" }),
+      asked: importOf({ url: "u", secretRef: "" }),
+      wanted: importOf({ url: "u", secretRef: "" }),
       fits: true,
     },
     {

@@ -1,5 +1,6 @@
 /** Pools as KubeVirt's own controller leaves them, and what the first passes plan for them. */
 import { describe, expect, it } from "vitest";
+import { recordOf } from "../../shared/planning/json.ts";
 import type { Revision, Vm } from "../../shared/planning/model.ts";
 import { POOL_FINALIZER } from "../../shared/planning/names.ts";
 import {
@@ -18,22 +19,38 @@ import {
   type PoolOverrides,
   someVms,
 } from "../support/builders.ts";
+import { aTemplate } from "../support/changed-pools.ts";
 import { claimIn, createsOf, kindsOf, namesOf, planOf } from "./plans.ts";
 
 /** The first claim, whose time to wait is over. */
 const TAKEN_OVER = aClaim({ at: NOW - 200_000, since: { at: NOW - 200_000, generation: 9 }, rollout: undefined });
 
-/** With what Go prints of fields that nobody wrote. */
-const printed = (spec: Json): Json => ({
-  ...spec,
-  virtualMachineTemplate: {
+/** Whose zero Go prints, as far as they stand in these templates. */
+const POINTERS: ReadonlySet<string> = new Set(["autoattachGraphicsDevice", "storageClassName"]);
+
+/** As Go prints it: with what nobody wrote, without the zeros of fields that are no pointers. */
+const printed = (spec: Json): Json => {
+  const guest = recordOf(at(spec, "virtualMachineTemplate", "spec", "template", "spec"));
+  const domain = recordOf(guest["domain"]);
+  const features = domain["features"] === undefined ? {} : { features: { acpi: {}, ...recordOf(domain["features"]) } };
+  const template = {
     metadata: { creationTimestamp: null, labels: LABELS },
     spec: {
-      runStrategy: "Always",
-      template: { metadata: { creationTimestamp: null }, spec: { domain: { devices: {}, resources: {} } } },
+      ...recordOf(at(spec, "virtualMachineTemplate", "spec")),
+      template: {
+        metadata: { creationTimestamp: null },
+        spec: { ...guest, domain: { devices: {}, resources: {}, ...domain, ...features } },
+      },
     },
-  },
-});
+  };
+  return { ...spec, virtualMachineTemplate: withoutZeros(template) };
+};
+const at = (value: unknown, ...path: readonly string[]): unknown =>
+  path.reduce((holder, field) => recordOf(holder)[field], value);
+const withoutZeros = (value: unknown): unknown =>
+  JSON.parse(JSON.stringify(value, (field, entry) => (isDropped(field, entry) ? undefined : entry)));
+const isDropped = (field: string, value: unknown) =>
+  (value === "" || value === false || value === 0) && !POINTERS.has(field);
 
 const theirs = (name: string, generation: number) => aRevision({ name, generation, data: printed(aSpec()) });
 const instancesFor = (vms: readonly Vm[], revision: string) =>
@@ -112,6 +129,31 @@ describe("the pass after the wait", () => {
     const plan = planAfterWait({ pool: {}, vms, revisions });
     expect(kindsOf(plan)).toEqual(["writeClaim", "pruneRevision"]);
     expect(plan.actions.at(-1)).toMatchObject({ revision: { name: "web-2" } });
+  });
+
+  it("restarts and replaces nothing for zeros that the reference did not print", () => {
+    const http = { url: "https://example.com/a.img", secretRef: "", certConfigMap: "" };
+    const virtualMachineTemplate = aTemplate({
+      guest: {
+        hostname: "",
+        domain: {
+          cpu: { cores: 2, dedicatedCpuPlacement: false, isolateEmulatorThread: false },
+          devices: {
+            autoattachGraphicsDevice: false,
+            disks: [{ name: "data", disk: { bus: "virtio", readonly: false } }],
+          },
+          features: { smm: {} },
+        },
+      },
+      dataVolumeTemplates: [
+        { metadata: { name: "data" }, spec: { source: { http }, storage: { storageClassName: "" } } },
+      ],
+    });
+    const spec = aSpec({ virtualMachineTemplate });
+    const revisions = [aRevision({ name: "web-4", generation: 4, data: printed(spec) })];
+    const plan = planAfterWait({ pool: { spec }, vms, revisions });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)?.rollout).toMatchObject({ revisions: ["web-4"] });
   });
 
   it("restarts nothing for names that the reference did not index (D35)", () => {

@@ -80,6 +80,13 @@ const KEPT: readonly Row[] = [
     becomes: { ...MORE, firmware: { uuid: "u", serial: "s" } },
   }),
   inDomain({
+    it: "what its user set where the template comes to write a zero that says nothing",
+    base: { cpu: { threads: 1 } },
+    vm: { cpu: { threads: 1, cores: 4 } },
+    target: { cpu: { threads: 2, cores: 0 } },
+    becomes: { cpu: { threads: 2, cores: 4 } },
+  }),
+  inDomain({
     it: "the firmware's UUID and serial though the template changes them (D28)",
     base: { firmware: { uuid: "u", serial: "s" } },
     vm: { firmware: { uuid: "u", serial: "s" } },
@@ -189,6 +196,13 @@ const KEPT: readonly Row[] = [
 ];
 
 const DROPPED: readonly Row[] = [
+  inDomain({
+    it: "an object of which only zeros are left that say nothing",
+    base: { cpu: { cores: 2, threads: 0 } },
+    vm: { cpu: { cores: 2, threads: 0 } },
+    target: {},
+    becomes: {},
+  }),
   {
     it: "a volume",
     base: { volumes: [{ name: "a" }, { name: "b", containerDisk: { image: "i" } }] },
@@ -584,7 +598,7 @@ describe("an instancetype or preference", () => {
     expect(becomes).toEqual(vm);
     const empty = { name: "p", kind: "" };
     const next = ownAfter({ base: undefined, vm, target: { preference: empty } });
-    expect(next).toEqual({ preference: { ...empty, revisionName: "r" } });
+    expect(next).toEqual(vm);
   });
 });
 

@@ -14,10 +14,21 @@ const SAME: readonly (readonly [unknown, unknown, Path])[] = [
   [{ memory: { guest: "a lot" } }, { memory: { guest: "a lot" } }, []],
   [[[], [null]], [null, [undefined]], ["list"]],
   [{ constructor: { name: "1" } }, { constructor: { name: "1" } }, []],
+  [{ hostname: "" }, {}, []],
+  [{ cpu: { cores: 0, dedicatedCpuPlacement: false } }, { cpu: {} }, ["domain"]],
+  [{ http: { url: "u", secretRef: "", certConfigMap: "" } }, { http: { url: "u" } }, ["source"]],
+  [{ http: { secretRef: "" } }, { http: { secretRef: null } }, ["source"]],
+  [[{ key: "a", value: "" }], [{ key: "a" }], ["tolerations"]],
+  [{ disks: [{ disk: { readonly: false } }] }, { disks: [{ disk: {} }] }, ["devices"]],
+  [{ metadata: { name: "" } }, {}, []],
+  [{ features: { acpi: {}, smm: {} } }, { features: { smm: {} } }, ["domain"]],
+  [{ machine: { type: "" } }, { machine: {} }, ["domain"]],
+  [{ hostDisk: { path: "/d", capacity: "0" } }, { hostDisk: { path: "/d" } }, ["volumes"]],
+  [{ resourceFieldRef: { resource: "r", divisor: "0" } }, { resourceFieldRef: { resource: "r" } }, ["fields"]],
+  [{ dataVolumeTemplates: [{ a: 1 }, { a: 2 }] }, { dataVolumeTemplates: [{ a: 2 }, { a: 1 }] }, []],
 ];
 
 const DIFFERENT: readonly (readonly [unknown, unknown, Path])[] = [
-  [{ hostname: "" }, {}, []],
   [{ cpu: false }, {}, []],
   [{ interfaces: [{ masquerade: {} }] }, { interfaces: [{}] }, []],
   [{}, undefined, ["masquerade"]],
@@ -30,6 +41,26 @@ const DIFFERENT: readonly (readonly [unknown, unknown, Path])[] = [
   [{ capacity: "1Gi" }, { capacity: "1024Mi" }, ["volumes"]],
   [{ requests: { cpu: "1" } }, { requests: { cpu: "2" } }, []],
   [{ requests: { cpu: "x" } }, { requests: { cpu: "y" } }, []],
+  [{ hostDisk: { capacity: "1Gi" } }, { hostDisk: {} }, ["volumes"]],
+  [{ running: false }, {}, []],
+  [{ runStrategy: "" }, {}, []],
+  [{ terminationGracePeriodSeconds: 0 }, {}, ["template", "spec"]],
+  [{ autoattachGraphicsDevice: false }, {}, ["devices"]],
+  [{ disks: [{ bootOrder: 0 }] }, { disks: [{}] }, ["devices"]],
+  [{ storage: { storageClassName: "" } }, { storage: {} }, ["spec"]],
+  [{ registry: { secretRef: "", url: "u" } }, { registry: { url: "u" } }, ["source"]],
+  [{ registry: { certConfigMap: "" } }, { registry: {} }, ["source"]],
+  [{ disks: [{ cdrom: { readonly: false } }] }, { disks: [{ cdrom: {} }] }, ["devices"]],
+  [{ acpi: {} }, {}, ["firmware"]],
+  [{ memory: { guest: "0" } }, { memory: {} }, ["domain"]],
+  [{ requests: { cpu: "0" } }, { requests: {} }, ["resources"]],
+  [{ unknownToUs: "" }, {}, []],
+  [{ labels: { name: "", hostname: "" } }, { labels: {} }, ["metadata"]],
+  [{ annotations: { "http/secretRef": "" } }, {}, ["metadata"]],
+  [{ nodeSelector: { tag: "" } }, {}, []],
+  [{ matchLabels: { version: "" } }, {}, ["selector"]],
+  [{ hostname: "0" }, {}, []],
+  [{ dataVolumeTemplates: [{ a: 1 }, { a: 1 }] }, { dataVolumeTemplates: [{ a: 1 }] }, []],
 ];
 
 describe("two parts of a VM", () => {
@@ -55,14 +86,22 @@ describe("a part of a VM", () => {
     [{ cpu: {} }, ["domain"], false],
     [{}, ["affinity"], false],
     [{}, [], false],
-    ["", ["hostname"], false],
+    ["", ["hostname"], true],
+    ["", ["labels", "hostname"], false],
+    [0, ["cpu", "sockets"], true],
+    [{ acpi: {} }, ["features"], false],
+    ["", ["storageClassName"], false],
     [false, ["running"], false],
     [0, ["bootOrder"], false],
     [[null], ["tolerations"], false],
   ])("%j at %j says nothing: %s", (value, path, nothing) => expect(isNothing(value, path)).toBe(nothing));
 
   it("may be absent where it is a map, or a struct that Go holds by value", () => {
-    const holders = [["labels"], ["domain", "devices"], ["affinity"], ["masquerade"], []];
-    expect(holders.map(isNothingWhenEmpty)).toEqual([true, true, false, false, false]);
+    const [byValue, byPointer] = [
+      ["features", "acpi"],
+      ["firmware", "acpi"],
+    ];
+    const holders = [["labels"], ["domain", "devices"], byValue, byPointer, ["affinity"], ["masquerade"], []];
+    expect(holders.map(isNothingWhenEmpty)).toEqual([true, true, true, false, false, false, false]);
   });
 });

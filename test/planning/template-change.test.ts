@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type PoolSpec, poolSpecSchema, type VmSpec } from "../../shared/planning/model.ts";
-import { REVISION_LABEL } from "../../shared/planning/names.ts";
+import { GUARDED_ANNOTATION, REVISION_LABEL } from "../../shared/planning/names.ts";
 import { type Change, classifyChange, showsLiveFields, templateHash } from "../../shared/planning/template-change.ts";
 import { aSpec, deepFreeze, type Json, LABELS } from "../support/builders.ts";
 
@@ -20,6 +20,10 @@ const diskOf = (storage: unknown, name = "disk") =>
   specOf({
     dataVolumeTemplates: [{ metadata: { name }, spec: { storage: { resources: { requests: { storage } } } } }],
   });
+const importOf = (http: Json) =>
+  specOf({ dataVolumeTemplates: [{ metadata: { name: "disk" }, spec: { source: { http }, storage: {} } }] });
+const disksOf = (names: readonly string[]) =>
+  specOf({ dataVolumeTemplates: names.map((name) => ({ metadata: { name }, spec: { storage: {} } })) });
 const vmMetadata = (metadata: Json) =>
   specOf({}, { virtualMachineTemplate: { metadata: { labels: LABELS, ...metadata }, spec: { template: {} } } });
 
@@ -91,6 +95,22 @@ const ROWS: Readonly<Record<Change, readonly Row[]>> = {
       from: volumeOf({ downwardAPI: { fields: [{ path: "c", resourceFieldRef: { resource: "r", divisor: "1" } }] } }),
       to: volumeOf({ downwardAPI: { fields: [{ path: "c", resourceFieldRef: { resource: "r", divisor: 1 } }] } }),
     },
+    {
+      it: "zeros of the guest that Go does not write",
+      from: domainOf({ cpu: { cores: 2, dedicatedCpuPlacement: false, isolateEmulatorThread: false } }),
+      to: domainOf({ cpu: { cores: 2 } }),
+    },
+    {
+      it: "zeros of the disks that Go does not write",
+      from: importOf({ url: "u", secretRef: "", certConfigMap: "" }),
+      to: importOf({ url: "u" }),
+    },
+    { it: "another order of DataVolume templates", from: disksOf(["a", "b"]), to: disksOf(["b", "a"]) },
+    {
+      it: "an annotation of our own, which no template gives",
+      from: vmMetadata({}),
+      to: vmMetadata({ annotations: { [GUARDED_ANNOTATION]: "data-0" } }),
+    },
   ],
   metadata: [
     { it: "a label of the VM", from: vmMetadata({}), to: vmMetadata({ labels: { ...LABELS, tier: "a" } }) },
@@ -136,6 +156,16 @@ const ROWS: Readonly<Record<Change, readonly Row[]>> = {
     { it: "cores", from: domainOf({ cpu: { cores: 1 } }), to: domainOf({ cpu: { cores: 2 } }) },
     { it: "a topology where there was none", from: domainOf({}), to: domainOf({ cpu: { sockets: 2 } }) },
     { it: "sockets that go", from: domainOf({ cpu: { cores: 1, sockets: 2 } }), to: domainOf({ cpu: { cores: 1 } }) },
+    {
+      it: "sockets of zero, which are none",
+      from: domainOf({ cpu: { cores: 1, sockets: 2 } }),
+      to: domainOf({ cpu: { cores: 1, sockets: 0 } }),
+    },
+    {
+      it: "a zero that says something",
+      from: devicesOf({}),
+      to: devicesOf({ autoattachGraphicsDevice: false }),
+    },
     { it: "the most sockets", from: domainOf({ cpu: { maxSockets: 2 } }), to: domainOf({ cpu: { maxSockets: 4 } }) },
     { it: "memory where there was none", from: memoryOf({}), to: memoryOf({ guest: "1Gi" }) },
     { it: "memory that goes", from: memoryOf({ guest: "1Gi" }), to: memoryOf({}) },
@@ -179,6 +209,7 @@ const ROWS: Readonly<Record<Change, readonly Row[]>> = {
     { it: "the size of a DataVolume", from: diskOf("1Gi"), to: diskOf("2Gi") },
     { it: "a DataVolume that comes", from: specOf({}), to: diskOf("1Gi") },
     { it: "a DataVolume that goes", from: diskOf("1Gi"), to: specOf({}) },
+    { it: "one more DataVolume, before the others", from: disksOf(["b"]), to: disksOf(["a", "b"]) },
     { it: "a DataVolume of another name", from: diskOf("1Gi", "a"), to: diskOf("1Gi", "b") },
     {
       it: "a DataVolume and the memory",

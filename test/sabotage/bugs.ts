@@ -39,6 +39,7 @@ const MODEL = "shared/planning/model.ts";
 const PLAN = "shared/planning/plan.ts";
 const SCALE_IN = "shared/planning/scale-in.ts";
 const SCALE_OUT = "shared/planning/scale-out.ts";
+const SEMANTIC = "shared/planning/semantic.ts";
 const UPDATE = "shared/planning/update.ts";
 
 const APPLY_TEST = "test/clusters/apply.test.ts";
@@ -1026,6 +1027,48 @@ const ROLL_OUT: readonly Bug[] = [
     replace: "",
     catcher: "test",
     test: { file: "test/planning/rollouts.test.ts", name: "the record of a roll-out > is written after a look at all" },
+  },
+  {
+    name: "zero-is-a-change",
+    what: "a template that Go wrote without its zeros is another one: its machines are restarted or replaced",
+    file: SEMANTIC,
+    find: "  return isZero && isNothingWhenZero(path) ? undefined : (quantity ?? value);",
+    replace: "  return quantity ?? value;",
+    catcher: "test",
+    test: {
+      file: "test/planning/hand-over.test.ts",
+      name: "the pass after the wait > restarts and replaces nothing for zeros",
+    },
+  },
+  {
+    name: "every-zero-is-nothing",
+    what: "a zero that says something is overlooked, such as autoattachGraphicsDevice: false",
+    file: SEMANTIC,
+    find: " && isListed(NOTHING_WHEN_ZERO, path);",
+    replace: ";",
+    catcher: "test",
+    test: { file: "test/planning/semantic.test.ts", name: "two parts of a VM" },
+  },
+  {
+    name: "users-key-taken-for-a-field",
+    what: "a label without a value is overlooked when its key is that of a field",
+    file: SEMANTIC,
+    find: '!MAPS.has(path.at(-2) ?? "") && ',
+    replace: "",
+    catcher: "test",
+    test: { file: "test/planning/semantic.test.ts", name: "two parts of a VM" },
+  },
+  {
+    name: "order-of-disks-is-a-change",
+    what: "all machines are replaced when DataVolume templates are written in another order",
+    file: SEMANTIC,
+    find: '  if (!UNORDERED.has(path.at(-1) ?? "")) return elements;',
+    replace: "  return elements;",
+    catcher: "test",
+    test: {
+      file: "test/planning/template-change.test.ts",
+      name: "the hash of a template > is shared by templates that make the same machines",
+    },
   },
   {
     name: "own-annotations-from-template",
