@@ -63,7 +63,7 @@ function rolloutOf(pool: Pool, claim: Claim | undefined): PoolSummary["rollout"]
   const verdict = judge(pool);
   if (claim?.generation !== pool.generation || !verdict.legal) return "unknown";
   if (updateStrategyOf(verdict.spec) === "unmanaged") return "unmanaged";
-  return pool.status?.replicas === 0 || isUpToDate(claim.rollout, verdict.spec) ? "complete" : "underway";
+  return pool.status?.replicas === 0 || isUpToDate(claim.rollout, pool, verdict.spec) ? "complete" : "underway";
 }
 
 /** The pools of a cluster, or of these namespaces of it. */

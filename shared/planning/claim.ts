@@ -28,6 +28,8 @@ export interface Rollout {
   readonly revisions: readonly string[];
   /** The running instances were seen to follow it, too. */
   readonly instances: boolean;
+  /** The last generation of the pool that is known to have that template; records of older releases do not say. */
+  readonly generation?: number | undefined;
 }
 
 export interface ClaimItems {
@@ -75,7 +77,12 @@ const claimSchema = z.object({
   delete: z.string().max(16_000).optional(),
   restart: z.string().max(16_000).optional(),
   rollout: z
-    .object({ template: z.string().max(64), revisions: z.array(z.string().max(253)).max(100), instances: z.boolean() })
+    .object({
+      template: z.string().max(64),
+      revisions: z.array(z.string().max(253)).max(100),
+      instances: z.boolean(),
+      generation: generationSchema.optional(),
+    })
     .optional(),
 });
 

@@ -33,8 +33,7 @@ import { findSecondWriter } from "./second-writer.ts";
 import { compareText } from "./selector.ts";
 import type { Announcement } from "./status.ts";
 import type { LivingPool } from "./strays.ts";
-import { templateHash } from "./template-change.ts";
-import { byMachine, isRolledOut, planUpdate, type Update } from "./update.ts";
+import { byMachine, isOfTemplate, isRolledOut, planUpdate, recordRollout, type Update } from "./update.ts";
 import type { Verdict } from "./verdict.ts";
 
 /** Everything that a decision depends on, read in the order pool, then VMs. */
@@ -272,8 +271,8 @@ function grow(seen: Observation, { spec, parts, limits, claim }: GrowthInput & {
   const unfinished = unfinishedCreates(claim, { ledger, now });
   const live = parts.members.filter(({ terminating }) => !terminating);
   const mayCreate = !paused && existing < replicas && limits.createsMax > 0;
-  const choice =
-    mayCreate || (!paused && !isRolledOut(spec, claim, live)) ? choose(seen, { spec, claim, live }) : undefined;
+  const isBehind = !paused && !isRolledOut(pool, spec, { claim, live });
+  const choice = mayCreate || isBehind ? choose(seen, { spec, claim, live }) : undefined;
   const needs = growthNeeds(seen, { spec, mayCreate, unfinished: unfinished.size, choice });
   if (needs.length > 0) return { ...NOTHING, needs };
   const blocked = choice?.kind === "blocked" ? choice.why : undefined;
@@ -361,11 +360,11 @@ function choose(
   { spec, claim, live }: { readonly spec: PoolSpec; readonly claim: Claim | undefined; readonly live: readonly Vm[] },
 ): RevisionChoice {
   const { rollout } = claim ?? {};
-  const [recorded] = rollout?.template === templateHash(spec) ? rollout.revisions : [];
+  const [recorded] = rollout && isOfTemplate(rollout, pool, spec) ? rollout.revisions : [];
   // It is recorded before it is made, and an unmanaged pool may never have come to make it.
   const isKept = recorded !== undefined && revisions.get(recorded) !== "absent";
   const preferred = isKept ? [recorded] : labelsByUse(live);
-  return chooseRevision(pool, spec, { known: revisions, preferred });
+  return chooseRevision(pool, spec, { known: revisions, preferred, recorded });
 }
 
 /** How many of the revisions that machines name are looked at for one with the template in force. */
@@ -490,7 +489,7 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
       claimedObject(vm, vm.ordinal),
     ),
     restart: update.claimedRestarts.map(({ vm, instance }) => claimedObject(instance, vm.ordinal)),
-    rollout: rolloutAfter(decision),
+    rollout: rolloutAfter(pool, decision),
     waitUntil: undefined,
   };
   const successorOf = (vm: Vm) => decision.target ?? revisionOf(vm) ?? revisionName(pool.name, pool.generation);
@@ -530,10 +529,10 @@ function claimAndAct(seen: Observation, decision: Decision): Action[] {
 }
 
 /** The first machines of a new pool follow the template because nothing else can be there; an older pool may have revisions left. */
-function rolloutAfter({ claim, update, choice, spec, isEmpty }: Decision): Rollout | undefined {
+function rolloutAfter(pool: Pool, { claim, update, choice, spec, isEmpty }: Decision): Rollout | undefined {
   const isFirst = claim === undefined && isEmpty;
   if (!isFirst || choice === undefined || !("name" in choice)) return update.rollout;
-  return { template: templateHash(spec), revisions: [choice.name], instances: true };
+  return recordRollout(pool, spec, { revisions: [choice.name], instances: true });
 }
 
 function planRevision({ choice, out, update }: Decision): Action[] {

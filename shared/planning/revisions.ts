@@ -17,17 +17,26 @@ export type RevisionChoice =
 /**
  * The revision for the pool's template: one of `preferred` if its content is the same, so that machines of one template
  * share a revision; else the one of the pool's generation, as the reference names it. A leftover of an earlier pool under
- * that name is not trusted: then the name gets a suffix from the pool's UID, which no other pool shares.
+ * that name is not trusted: then the name gets a suffix from the pool's UID, which no other pool shares. `recorded` is known
+ * to have the template, though it may be read another way by now.
  */
 export function chooseRevision(
   pool: Pool,
   spec: PoolSpec,
-  { known, preferred }: { readonly known: KnownRevisions; readonly preferred: readonly string[] },
+  {
+    known,
+    preferred,
+    recorded,
+  }: {
+    readonly known: KnownRevisions;
+    readonly preferred: readonly string[];
+    readonly recorded?: string | undefined;
+  },
 ): RevisionChoice {
   const template = templateHash(spec);
   const holds = (name: string) => {
     const revision = ownRevision(pool, known, name);
-    return revision?.spec !== undefined && templateHash(revision.spec) === template;
+    return revision?.spec !== undefined && (name === recorded || templateHash(revision.spec) === template);
   };
   const unread = preferred.filter((name) => !known.has(name));
   if (unread.length > 0) return { kind: "unread", names: unread };

@@ -95,5 +95,5 @@ function lastMoveOf({ creationTimestamp, managedFields }: History): number {
 function isRollingOut(pool: Pool, claim: Claim): boolean {
   const spec = poolSpecSchema.safeParse(pool.spec).data;
   if (spec === undefined || (pool.status?.replicas ?? 0) === 0) return false;
-  return updateStrategyOf(spec) !== "unmanaged" && !isUpToDate(claim.rollout, spec);
+  return updateStrategyOf(spec) !== "unmanaged" && !isUpToDate(claim.rollout, pool, spec);
 }

@@ -3,7 +3,7 @@ import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts
 import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
-import { type Instance, type PoolSpec, revisionOf, type Vm, type VmSpec } from "./model.ts";
+import { type Instance, type Pool, type PoolSpec, revisionOf, type Vm, type VmSpec } from "./model.ts";
 import { REVISION_LABEL, revisionName, UPDATED_ANNOTATION } from "./names.ts";
 import type { Action, Limits, Need, Observation } from "./plan.ts";
 import { namingOf, ownRevision } from "./revisions.ts";
@@ -80,26 +80,53 @@ export function updateStrategyOf({ updateStrategy }: PoolSpec): Strategy {
 }
 
 /** Whether every machine is known to follow the template already, by what the last passes wrote down. */
-export function isRolledOut(spec: PoolSpec, claim: Claim | undefined, live: readonly Vm[]): boolean {
+export function isRolledOut(
+  pool: Pool,
+  spec: PoolSpec,
+  { claim, live }: { readonly claim: Claim | undefined; readonly live: readonly Vm[] },
+): boolean {
   if (live.length === 0) return true;
   const rollout = claim?.rollout;
-  if (rollout === undefined || !isUpToDate(rollout, spec)) return false;
+  if (rollout === undefined || !isUpToDate(rollout, pool, spec)) return false;
   // Which revisions it finds there is of no interest: they were pruned when the template changed.
   if (updateStrategyOf(spec) === "unmanaged") return true;
   return live.every((vm) => rollout.revisions.includes(revisionOf(vm) ?? ""));
 }
 
 /** Whether a roll-out that is on record is that of the template in force, and went as far as the strategy asks. */
-export function isUpToDate(rollout: Rollout | undefined, spec: PoolSpec): boolean {
-  if (rollout?.template !== templateHash(spec)) return false;
+export function isUpToDate(rollout: Rollout | undefined, pool: Pool, spec: PoolSpec): boolean {
+  if (rollout === undefined || !isOfTemplate(rollout, pool, spec)) return false;
   return rollout.instances || updateStrategyOf(spec) !== "proactive";
+}
+
+/**
+ * Whether a record is of the template in force. That of the pool's generation is, whatever its hash: nobody has changed the
+ * spec since, only its reading is another, by a new schema of KubeVirt's or new code of ours.
+ */
+export function isOfTemplate({ template, generation }: Rollout, pool: Pool, spec: PoolSpec): boolean {
+  return generation === pool.generation || template === templateHash(spec);
+}
+
+/** The record of a roll-out of the template in force. */
+export function recordRollout(
+  { generation }: Pool,
+  spec: PoolSpec,
+  { revisions, instances }: Pick<Rollout, "revisions" | "instances">,
+): Rollout {
+  return { template: templateHash(spec), revisions, instances, generation };
+}
+
+/** What a claim that nothing is rolled out for says: of the template as it is read now, that it is; of an older one, what it said. */
+function carryOn(rollout: Rollout | undefined, pool: Pool, spec: PoolSpec): Rollout | undefined {
+  return rollout && isOfTemplate(rollout, pool, spec) ? recordRollout(pool, spec, rollout) : rollout;
 }
 
 /** Decides what to do about machines that were made from another template than the one in force. */
 export function planUpdate(input: UpdateInput): Update {
   const { seen, spec, claim, members, leaving, target } = input;
   const live = members.filter((vm) => !vm.terminating && !leaving.includes(vm));
-  if (spec.paused === true || isRolledOut(spec, claim, live)) return { ...withdraw(input), rollout: claim?.rollout };
+  if (spec.paused === true || isRolledOut(seen.pool, spec, { claim, live }))
+    return { ...withdraw(input), rollout: carryOn(claim?.rollout, seen.pool, spec) };
   if (target === undefined) return withdraw(input);
   const strategy = updateStrategyOf(spec);
   if (strategy === "unmanaged") return finish({ ...input, live, target, strategy }, withdraw(input));
@@ -434,14 +461,16 @@ function finish(input: Finishing, update: Update): Update {
   const { seen, spec, live, relabelled, target, strategy } = input;
   const pruned = prune(input, update);
   if (pruned !== undefined) return pruned;
-  const template = templateHash(spec);
-  if (strategy === "unmanaged") return { ...update, rollout: { template, revisions: [target], instances: false } };
+  const record = (revisions: readonly string[], instances: boolean): Update => {
+    return { ...update, rollout: recordRollout(seen.pool, spec, { revisions, instances }) };
+  };
+  if (strategy === "unmanaged") return record([target], false);
   const revisions = [target, ...labelsOf(live, target)];
-  if (strategy === "opportunistic") return { ...update, rollout: { template, revisions, instances: false } };
+  if (strategy === "opportunistic") return record(revisions, false);
   // One whose labels left names the template that it was moved to, may come back before it is let go, and would be believed.
   if (seen.namespaceVms === undefined) return { ...update, needs: [{ read: "namespaceVms" }] };
   const mayReturn = relabelled.some(({ terminating }) => !terminating);
-  return mayReturn ? update : { ...update, rollout: { template, revisions, instances: true } };
+  return mayReturn ? update : record(revisions, true);
 }
 
 /** Takes away revisions that nothing names any more; undefined when there is none. */

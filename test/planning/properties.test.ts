@@ -539,6 +539,7 @@ describe("a claim", () => {
           template: fc.string({ maxLength: 64 }),
           revisions: fc.array(fc.string()),
           instances: fc.boolean(),
+          generation: fc.option(fc.nat(), { nil: undefined }),
         }),
         { nil: undefined },
       ),

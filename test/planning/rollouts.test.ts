@@ -1,7 +1,14 @@
 /** Roll-outs under the claim: what overlapping and crashed passes leave, when the record says done, and what holds for each of them. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { CLAIM_ITEMS_MAX, type Claim, claimedObject, formatClaim, parseClaim } from "../../shared/planning/claim.ts";
+import {
+  CLAIM_ITEMS_MAX,
+  type Claim,
+  claimedObject,
+  formatClaim,
+  parseClaim,
+  type Rollout,
+} from "../../shared/planning/claim.ts";
 import { fnv1a } from "../../shared/planning/hash.ts";
 import { type Instance, isOwnedBy, poolSpecSchema, type Vm } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, REVISION_LABEL, UPDATED_ANNOTATION } from "../../shared/planning/names.ts";
@@ -15,6 +22,7 @@ import {
   anObservation,
   aPool,
   aRevision,
+  aRollout,
   aSpec,
   aVm,
   aVmSpec,
@@ -193,7 +201,7 @@ describe("a claimed replacement", () => {
 });
 
 describe("the record of a roll-out", () => {
-  const done = { template: expect.any(String), revisions: ["web-2"], instances: true };
+  const done = { template: expect.any(String), revisions: ["web-2"], instances: true, generation: 2 };
   const current = { ownRevisions: [] };
 
   it("is written when every machine and instance follows the template", () => {
@@ -284,7 +292,7 @@ describe("the record of a roll-out", () => {
   it("goes as far as an opportunistic strategy asks, and no further than a proactive one does", () => {
     const look = (updateStrategy: Json) => {
       const spec = judgeSpec(aSpec({ updateStrategy }));
-      const rollout = { template: templateHash(spec), revisions: ["web-1"], instances: false };
+      const rollout = { template: templateHash(spec), revisions: ["web-1"], instances: false, generation: 1 };
       return planOf({ pool: aPool({ spec, claim: aClaim({ rollout }) }), vms: THREE.map((n) => aVm(n)), narrow: true });
     };
     expect(look({ opportunistic: {} })).toMatchObject({ needs: [], actions: [] });
@@ -294,13 +302,13 @@ describe("the record of a roll-out", () => {
 
   it("of an unmanaged pool does not care which revisions machines name", () => {
     const spec = judgeSpec(aSpec({ updateStrategy: { unmanaged: {} } }));
-    const rollout = { template: templateHash(spec), revisions: ["web-9"], instances: false };
+    const rollout = { template: templateHash(spec), revisions: ["web-9"], instances: false, generation: 1 };
     const plan = planOf({ pool: aPool({ spec, claim: aClaim({ rollout }) }), vms: THREE.map((n) => aVm(n)) });
     expect(plan).toMatchObject({ needs: [], actions: [] });
   });
 
   it("is taken back at the first look at another template", () => {
-    const rollout = { template: templateHash(judgeSpec(aSpec())), revisions: ["web-1"], instances: true };
+    const rollout = aRollout(aSpec(), "web-1", 1);
     const plan = rollOut({ vms: THREE.map((ordinal) => aVm(ordinal)), instances: stale, claim: { rollout } });
     expect(kindsOf(plan)).toEqual(["writeClaim", "updateVm", "updateVm", "updateVm"]);
     expect(claimIn(plan)?.rollout).toBeUndefined();
@@ -308,7 +316,7 @@ describe("the record of a roll-out", () => {
 
   it("lets a settled pool rest, with nothing read and nothing done (D25)", () => {
     const spec = judgeSpec(aSpec({ virtualMachineTemplate: RESTARTS, maxUnavailable: 1 }));
-    const rollout = { template: templateHash(spec), revisions: ["web-2"], instances: true };
+    const rollout = aRollout(spec, "web-2", 2);
     const vms = swap(moved, 0, { ...moved[0], ready: false } as Vm);
     expect(
       planOf({ pool: aPool({ generation: 2, spec, claim: aClaim({ generation: 2, rollout }) }), vms, narrow: true }),
@@ -316,11 +324,93 @@ describe("the record of a roll-out", () => {
   });
 
   it("is not that of any template when there is none", () => {
-    expect(isUpToDate(undefined, judgeSpec(aSpec()))).toBe(false);
+    expect(isUpToDate(undefined, aPool(), judgeSpec(aSpec()))).toBe(false);
   });
 
   it("is doubted when a machine names another revision", () => {
     expect(planOf({ vms: [aVm(0), aVm(1), aVm(2, { revision: "web-9" })] }).needs.length).toBeGreaterThan(0);
+  });
+});
+
+describe("the generation on record", () => {
+  const old = THREE.map((ordinal) => aVm(ordinal));
+  const known = { revisions: [aRevision()], ownRevisions: [aRevision()], instances: stale, liveUpdates: false };
+  /** The pool's template, as it is read now. */
+  const poolOf = (template: Json, fields: { generation?: number; spec?: Json; rollout?: Rollout; at?: number }) => {
+    const { generation = 1, spec = {}, rollout = aRollout(aSpec(), "web-1", 1), at = generation } = fields;
+    const wanted = aSpec({ virtualMachineTemplate: template, ...spec });
+    return aPool({ generation, spec: wanted, claim: aClaim({ generation: at, rollout }) });
+  };
+  const readAnew = aRollout(aSpec({ virtualMachineTemplate: REPLACES }), "web-1", 1);
+
+  it("tells that the template is the same though it is read another way, as after an upgrade of KubeVirt", () => {
+    const plan = planOf({ pool: poolOf(REPLACES, {}), vms: old, ...known });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)?.rollout).toEqual(readAnew);
+  });
+
+  it("lets the pool rest once the new reading is on record", () => {
+    const plan = planOf({ pool: poolOf(REPLACES, { ...(readAnew && { rollout: readAnew }) }), vms: old, narrow: true });
+    expect(plan).toMatchObject({ needs: [], actions: [] });
+  });
+
+  it("makes that reading hold for machines that are made later, which name the revision on record", () => {
+    const scaled = { generation: 2, at: 1, spec: { replicas: 4 }, ...(readAnew && { rollout: readAnew }) };
+    const plan = planOf({ pool: poolOf(REPLACES, scaled), vms: old, ...known, keptDisks: [] });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "createVm"]);
+    expect(plan.actions).toContainEqual(expect.objectContaining({ ordinal: 3, revision: "web-1" }));
+    expect(claimIn(plan)?.rollout).toEqual({ ...readAnew, generation: 2 });
+  });
+
+  it("has machines of the same generation name the revision on record, however the template is read", () => {
+    const plan = planOf({ pool: poolOf(REPLACES, {}), vms: old.slice(1), ...known, keptDisks: [] });
+    expect(plan.actions).toContainEqual(expect.objectContaining({ kind: "createVm", revision: "web-1" }));
+  });
+
+  it.each([
+    ["is an earlier pool's", aRevision({ owner: "earlier-uid" })],
+    ["says nothing that can be read", aRevision({ data: { replicas: 1 } })],
+  ])("has no machine name a revision on record that %s", (_what, revision) => {
+    const plan = planRead(anObservation({ pool: poolOf(REPLACES, {}), vms: [], revision }), ACTING);
+    expect(createsOf(plan)).toEqual([0, 1, 2]);
+    expect(plan.actions).not.toContainEqual(expect.objectContaining({ kind: "createVm", revision: "web-1" }));
+  });
+
+  it("follows that of the pool while the template stays", () => {
+    const plan = planOf({ pool: poolOf(aTemplate(), { generation: 2, at: 1 }), vms: old, narrow: true });
+    expect(kindsOf(plan)).toEqual(["writeClaim"]);
+    expect(claimIn(plan)?.rollout).toEqual(aRollout(aSpec(), "web-1", 2));
+  });
+
+  it("is added to a record of an older release, which says nothing of it", () => {
+    const { generation: _, ...rollout } = aRollout(aSpec(), "web-1") ?? {};
+    const pool = poolOf(aTemplate(), { rollout: rollout as Rollout });
+    expect(claimIn(planOf({ pool, vms: old, narrow: true }))?.rollout).toEqual(aRollout(aSpec(), "web-1", 1));
+    const changed = poolOf(RESTARTS, { rollout: rollout as Rollout });
+    expect(planOf({ pool: changed, vms: old }).needs.length).toBeGreaterThan(0);
+  });
+
+  it.each<[string, Json, readonly Vm[]]>([
+    ["is paused", { paused: true }, old],
+    ["has no machine", { replicas: 0 }, []],
+  ])(
+    "stays when the template changes while the pool %s: the record is not taken for one of the new template",
+    (...row) => {
+      const [, spec, vms] = row;
+      const plan = planOf({ pool: poolOf(RESTARTS, { generation: 2, at: 1, spec }), vms });
+      expect(kindsOf(plan)).toEqual(["writeClaim"]);
+      expect(claimIn(plan)?.rollout).toEqual(aRollout(aSpec(), "web-1", 1));
+      const next = rollOut({ vms: old, instances: stale, claim: { rollout: claimIn(plan)?.rollout } });
+      expect(kindsOf(next)).toEqual(["writeClaim", "updateVm", "updateVm", "updateVm"]);
+    },
+  );
+
+  it("stands in the first claim of a pool", () => {
+    const plan = planRead(
+      anObservation({ pool: aPool({ claim: null, finalizers: [], generation: 7 }), vms: [] }),
+      ACTING,
+    );
+    expect(claimIn(plan)?.rollout).toEqual(aRollout(aSpec(), "web-7", 7));
   });
 });
 
@@ -556,7 +646,7 @@ describe("a pool that comes from the reference, without a claim", () => {
     const plan = planOf({ pool: pool(claim), vms, revisions, instances, ownRevisions: revisions });
     expect(kindsOf(plan)).toEqual(["writeClaim"]);
     expect(claimIn(plan)?.rollout?.revisions.toSorted()).toEqual(["web-1", "web-2", "web-3"]);
-    const others = vms.map((vm, index) => ({ ...vm, labels: { ...vm.labels, [REVISION_LABEL]: `web-${3 - index}` } }));
+    const others = THREE.map((ordinal) => aVm(ordinal, { revision: `web-${3 - ordinal}` }));
     const again = planOf({ pool: pool(claim), vms: others, revisions, instances: [], ownRevisions: revisions });
     expect(claimIn(again)?.rollout).toEqual(claimIn(plan)?.rollout);
   });
@@ -631,17 +721,19 @@ const anyRollOut: fc.Arbitrary<Observation> = fc
     deletes: fc.uniqueArray(fc.nat(7), { maxLength: 2 }),
     generation: fc.constantFrom(1, 2),
     liveUpdates: fc.boolean(),
-    recorded: fc.constantFrom<readonly string[] | undefined>(undefined, undefined, ["web-2"], ["web-1"]),
+    recorded: fc.constantFrom(undefined, undefined, "web-2", "web-1"),
   })
   .map(({ machines, to, restart, deletes, generation, liveUpdates, recorded, resized, ...fields }) => {
     const replicas = resized ?? machines.length;
     const spec = aSpec({ virtualMachineTemplate: to, replicas, ...fields });
+    const before = aSpec({ virtualMachineTemplate: aTemplate({ guest: MEMORY }) });
     const revisions = [
-      aRevision({ data: aSpec({ virtualMachineTemplate: aTemplate({ guest: MEMORY }) }) }),
+      aRevision({ data: before }),
       aRevision({ name: "web-2", generation: 2, data: spec }),
       aRevision({ name: "web-3", owner: "earlier-uid", data: spec }),
     ];
-    const rollout = recorded && { template: templateHash(judgeSpec(spec)), revisions: recorded, instances: true };
+    const rollout =
+      recorded && (recorded === "web-2" ? aRollout(spec, recorded, generation) : aRollout(before, recorded, 1));
     const claim = aClaim({ generation, rollout, restart: restart.map(restartOf), delete: deletes.map(deleteOf) });
     const vms = machines.map(({ ordinal, requested, isRead, updatedAgoMs, instance: _, ...more }) => {
       const annotations =

@@ -1084,6 +1084,28 @@ const ROLL_OUT: readonly Bug[] = [
   },
 ];
 
+/** What was restored, and what reads another way than it did. */
+const READINGS: readonly Bug[] = [
+  {
+    name: "roll-out-of-another-reading",
+    what: "all is rolled out anew because the same template is read another way",
+    file: UPDATE,
+    find: "  return generation === pool.generation || template === templateHash(spec);",
+    replace: "  return template === templateHash(spec);",
+    catcher: "test",
+    test: { file: "test/planning/rollouts.test.ts", name: "the generation on record > tells that the template" },
+  },
+  {
+    name: "older-roll-out-carried-on",
+    what: "the record of an older template is carried on as one of the generation in force",
+    file: UPDATE,
+    find: "  return rollout && isOfTemplate(rollout, pool, spec) ? recordRollout(pool, spec, rollout) : rollout;",
+    replace: "  return rollout && recordRollout(pool, spec, rollout);",
+    catcher: "test",
+    test: { file: "test/planning/rollouts.test.ts", name: "the generation on record > stays when the template" },
+  },
+];
+
 /** Machines that cannot start. */
 const CURE: readonly Bug[] = [
   {
@@ -1500,6 +1522,7 @@ export const BUGS: readonly Bug[] = [
   ...SCALING,
   ...PARTING,
   ...ROLL_OUT,
+  ...READINGS,
   ...CURE,
   ...WAKING,
   ...READING,

@@ -558,6 +558,7 @@ const ROLLOUTS = GUESTS.map((guest, template) =>
       },
     }),
     revisionOf(template),
+    template + 1,
   ),
 );
 

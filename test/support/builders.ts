@@ -66,7 +66,7 @@ export interface PoolOverrides {
 export function aPool(overrides: PoolOverrides = {}): Pool {
   const { name = "web", uid = POOL_UID, generation = 1, deleting = false } = overrides;
   const spec = "spec" in overrides ? overrides.spec : aSpec();
-  const { claim = aClaim({ generation, rollout: aRollout(spec, `${name}-1`) }) } = overrides;
+  const { claim = aClaim({ generation, rollout: aRollout(spec, `${name}-1`, generation) }) } = overrides;
   const text = claim === null || typeof claim === "string" ? claim : formatClaim(claim);
   const pool = parsePool({
     apiVersion: "pool.kubevirt.io/v1beta1",
@@ -290,25 +290,26 @@ export function anOwner(uid: string, overrides: Json = {}): Json {
 
 /** A claim in which nothing is unfinished. */
 export function aClaim(overrides: Partial<Claim> = {}): Claim {
+  const { generation = 1 } = overrides;
   return {
     by: "test",
     at: NOW - 60_000,
     nonce: "nonce-1",
-    generation: 1,
+    generation,
     since: { at: NOW - 3_600_000, generation: 1 },
     create: new Map(),
     delete: [],
     restart: [],
-    rollout: aRollout(aSpec(), "web-1"),
+    rollout: aRollout(aSpec(), "web-1", generation),
     waitUntil: undefined,
     ...overrides,
   };
 }
 
-/** Every machine and instance was seen to follow the spec's template; undefined for a spec that cannot be read. */
-export function aRollout(spec: unknown, revision: string): Rollout | undefined {
+/** Every machine and instance was seen to follow the template of that generation; undefined for a spec that cannot be read. */
+export function aRollout(spec: unknown, revision: string, generation = 1): Rollout | undefined {
   const { data } = poolSpecSchema.safeParse(spec);
-  return data && { template: templateHash(data), revisions: [revision], instances: true };
+  return data && { template: templateHash(data), revisions: [revision], instances: true, generation };
 }
 
 export interface RevisionOverrides {
