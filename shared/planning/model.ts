@@ -370,9 +370,17 @@ export function isOwnedBy(vm: Vm, pool: Pool): boolean {
   return controller !== undefined && isPoolOwner(controller) && controller.uid === pool.uid;
 }
 
-/** The revision that a VM says it was made from. */
-export function revisionOf(vm: Vm): string | undefined {
-  return vm.labels[REVISION_LABEL];
+/** The revision that a VM or an instance says it was made from. A label may be empty, which no revision's name is. */
+export function revisionOf({ labels }: { readonly labels: Labels }): string | undefined {
+  return labels[REVISION_LABEL] || undefined;
+}
+
+/**
+ * The revision that a VM's spec says it was made from, which its next instance names: another than the VM's own where somebody
+ * put an older spec back under the labels of today, as KubeVirt's VirtualMachineRestore does. Where it says none, the VM's.
+ */
+export function specRevisionOf(vm: Vm): string | undefined {
+  return revisionOf({ labels: vm.spec?.template.metadata?.labels ?? {} }) ?? revisionOf(vm);
 }
 
 /** Whether its user has forbidden to delete it. The cluster refuses that only where the policy for it is installed. */

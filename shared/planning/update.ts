@@ -3,8 +3,8 @@ import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts
 import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
-import { type Instance, type Pool, type PoolSpec, revisionOf, type Vm, type VmSpec } from "./model.ts";
-import { REVISION_LABEL, revisionName, UPDATED_ANNOTATION } from "./names.ts";
+import { type Instance, type Pool, type PoolSpec, revisionOf, specRevisionOf, type Vm, type VmSpec } from "./model.ts";
+import { revisionName, UPDATED_ANNOTATION } from "./names.ts";
 import type { Action, Limits, Need, Observation } from "./plan.ts";
 import { namingOf, ownRevision } from "./revisions.ts";
 import { filterBySelectors, rank } from "./selection.ts";
@@ -90,7 +90,7 @@ export function isRolledOut(
   if (rollout === undefined || !isUpToDate(rollout, pool, spec)) return false;
   // Which revisions it finds there is of no interest: they were pruned when the template changed.
   if (updateStrategyOf(spec) === "unmanaged") return true;
-  return live.every((vm) => rollout.revisions.includes(revisionOf(vm) ?? ""));
+  return live.every((vm) => !isAtOdds(vm) && rollout.revisions.includes(revisionOf(vm) ?? ""));
 }
 
 /** Whether a roll-out that is on record is that of the template in force, and went as far as the strategy asks. */
@@ -121,6 +121,11 @@ function carryOn(rollout: Rollout | undefined, pool: Pool, spec: PoolSpec): Roll
   return rollout && isOfTemplate(rollout, pool, spec) ? recordRollout(pool, spec, rollout) : rollout;
 }
 
+/** Its spec is of another revision than its label says. */
+function isAtOdds(vm: Vm): boolean {
+  return specRevisionOf(vm) !== revisionOf(vm);
+}
+
 /** Decides what to do about machines that were made from another template than the one in force. */
 export function planUpdate(input: UpdateInput): Update {
   const { seen, spec, claim, members, leaving, target } = input;
@@ -133,7 +138,7 @@ export function planUpdate(input: UpdateInput): Update {
   const hasClaims = (claim?.restart.length ?? 0) > 0;
   const instances = strategy === "proactive" || hasClaims ? seen.instances : [];
   if (instances === undefined) return { ...NOTHING, needs: [{ read: "instances" }] };
-  const labels = [...live, ...instances].map((object) => object.labels[REVISION_LABEL]);
+  const labels = [...live.flatMap(revisionsIn), ...instances.map(revisionOf)];
   const names = new Set(labels.filter((name) => name !== undefined));
   const unread = [...names].filter((name) => name !== target && !seen.revisions.has(name));
   if (unread.length > 0) return { ...NOTHING, needs: [{ read: "revisions", names: unread }] };
@@ -187,9 +192,10 @@ function judgeMachine(vm: Vm, context: Context): Judged {
 
 function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): Step {
   const { spec, strategy, chosen } = context;
-  const { base, change } = originOf(context, vm, revisionOf(vm));
+  const { base, change } = originOf(context, vm, specRevisionOf(vm));
   const isGathered = vm.spec !== undefined && context.gathered.has(revisionOf(vm) ?? "");
-  if (change === "none" && !isGathered) {
+  const atOdds = isAtOdds(vm);
+  if (change === "none" && !isGathered && !atOdds) {
     const step = strategy === "proactive" ? judgeInstance(vm, instance, context) : NONE;
     return step.kind === "none" || chosen.has(vm) ? step : LEFT_OUT;
   }
@@ -200,6 +206,8 @@ function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): St
     return { kind: "wait", why: "its revision is lost, and its disks are not the template's" };
   }
   if (change !== "replace") return { kind: "move", base };
+  // Its disks may be restored ones, of which there are no others.
+  if (atOdds) return { kind: "wait", why: "its spec is of another revision than its label says, with other disks" };
   if (strategy === "proactive") return { kind: "replace", why: DISKS_CHANGED };
   return { kind: "wait", why: `${DISKS_CHANGED}, and only a new machine gets new ones` };
 }
@@ -220,7 +228,7 @@ function judgeInstance(vm: Vm, instance: Instance | undefined, context: Context)
   // What boots next may be the template before, whatever ran until now.
   const next: Step = isNew ? { kind: "wait", why: "it has only just got the new template" } : NONE;
   if (instance === undefined || instance.final) return next;
-  const running = instance.labels[REVISION_LABEL];
+  const running = revisionOf(instance);
   if (running === revisionOf(vm)) return instance.terminating ? next : NONE;
   if (instance.terminating) return { kind: "wait", why: "what runs an older template is on its way out" };
   const { change = "restart" } = originOf(context, vm, running);
@@ -482,7 +490,7 @@ function prune({ seen, claim, members, target, limits }: Finishing, update: Upda
     target,
     ...members.filter(({ terminating }) => !terminating).flatMap(revisionsIn),
     // One on its way out is compared with nothing any more.
-    ...seen.instances.filter(({ terminating }) => !terminating).map(({ labels }) => labels[REVISION_LABEL]),
+    ...seen.instances.filter(({ terminating }) => !terminating).map(revisionOf),
   ]);
   const unused = seen.ownRevisions.filter(({ name }) => !named.has(name)).sort(byNameAndUid);
   // While the one in force is not made yet, another may hold its template.
@@ -507,7 +515,7 @@ function labelsOf(live: readonly Vm[], target: string): readonly string[] {
 }
 
 function revisionsIn(vm: Vm): readonly (string | undefined)[] {
-  return [revisionOf(vm), vm.spec?.template.metadata?.labels?.[REVISION_LABEL]];
+  return [revisionOf(vm), specRevisionOf(vm)];
 }
 
 /** When a roll-out last gave the machine another template, in epoch milliseconds; 0 when none did, or nobody knows. */

@@ -192,6 +192,18 @@ describe("a roll-out", () => {
     ...more,
   ];
 
+  it("asks for no revision without a name, which a label may be", async () => {
+    const machine = aWholeVm(0, { metadata: { labels: { app: "web", [REVISION_LABEL]: "" } } });
+    const { result, lines } = await look(aNewEdition(spec), [
+      vms(machine),
+      on(`GET ${REVISIONS}/web-2`, ok(next)),
+      on(`GET ${REVISIONS}`, aList([next])),
+      on(`GET ${INSTANCES}`, aList([])),
+    ]);
+    expect(lines).not.toContain(`GET ${REVISIONS}/`);
+    expect(result.kind).toBe("planned");
+  });
+
   it("reads one by one the instances that hide from the list", async () => {
     const hidden = { ...anInstance(0, "web-1"), metadata: { ...anInstance(0, "web-1").metadata, labels: {} } };
     const seen = await look(aNewEdition(spec), routesOf(moved(), aList([]), on(`GET ${INSTANCES}/web-0`, ok(hidden))));

@@ -330,6 +330,15 @@ describe("the record of a roll-out", () => {
   it("is doubted when a machine names another revision", () => {
     expect(planOf({ vms: [aVm(0), aVm(1), aVm(2, { revision: "web-9" })] }).needs.length).toBeGreaterThan(0);
   });
+
+  it("is doubted when a machine's spec was put back from another revision than the machine names", () => {
+    const vms = [aVm(0), aVm(1), aVm(2, { spec: aVmSpec("web-0") })];
+    const older = aRevision({ name: "web-0", data: aSpec({ virtualMachineTemplate: RESTARTS }) });
+    const instances = [...stale.slice(0, 2), anInstance(2, { revision: "web-0" })];
+    const plan = planOf({ vms, instances, revisions: [aRevision(), older], ownRevisions: [aRevision(), older] });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "updateVm"]);
+    expect(claimIn(plan)?.rollout).toBeUndefined();
+  });
 });
 
 describe("the generation on record", () => {
@@ -659,6 +668,7 @@ const sound = fc.record({
   ordinal: fc.nat(7),
   pool: fc.constant(POOL_UID),
   revision: fc.constantFrom("web-1", "web-2", "web-2"),
+  spec: fc.constant(undefined),
   labels: fc.constant(LABELS),
   terminating: fc.constant(false),
   requested: fc.constantFrom(false, false, false, false, false, true),
@@ -676,7 +686,8 @@ const sound = fc.record({
 const odd = fc.record({
   ordinal: fc.nat(7),
   pool: fc.constantFrom(POOL_UID, POOL_UID, POOL_UID, POOL_UID, OTHER_POOL_UID, null),
-  revision: fc.constantFrom("web-1", "web-1", "web-2", "web-2", "web-3", "lost-1", null),
+  revision: fc.constantFrom("web-1", "web-1", "web-2", "web-2", "web-3", "lost-1", "", null),
+  spec: fc.constantFrom(undefined, undefined, ...["web-1", "web-2", "lost-1", ""].map((name) => aVmSpec(name))),
   labels: fc.constantFrom(LABELS, LABELS, LABELS, LABELS, { app: "gone" }),
   terminating: fc.constantFrom(false, false, false, false, true),
   requested: fc.constantFrom(false, false, false, true),
@@ -735,10 +746,10 @@ const anyRollOut: fc.Arbitrary<Observation> = fc
     const rollout =
       recorded && (recorded === "web-2" ? aRollout(spec, recorded, generation) : aRollout(before, recorded, 1));
     const claim = aClaim({ generation, rollout, restart: restart.map(restartOf), delete: deletes.map(deleteOf) });
-    const vms = machines.map(({ ordinal, requested, isRead, updatedAgoMs, instance: _, ...more }) => {
+    const vms = machines.map(({ ordinal, requested, isRead, updatedAgoMs, spec: own, instance: _, ...more }) => {
       const annotations =
         updatedAgoMs === undefined ? {} : { [UPDATED_ANNOTATION]: new Date(NOW - updatedAgoMs).toISOString() };
-      const vm = aVm(ordinal, { ...more, annotations });
+      const vm = aVm(ordinal, { ...more, annotations, ...(own && { spec: own }) });
       return { ...vm, requested, spec: isRead ? vm.spec : undefined };
     });
     const instances = machines.flatMap(({ ordinal, pool, labels, instance }) => {
@@ -884,6 +895,19 @@ describe("every roll-out", () => {
         expect(action.vm.labels[REVISION_LABEL]).not.toBe(action.instance.labels[REVISION_LABEL]);
         expect([action.instance.terminating, action.vm.requested]).toEqual([false, false]);
         expect(plan.actions.some((other) => other.kind === "updateVm" && other.vm.uid === action.vm.uid)).toBe(false);
+      }
+      expect(seen.pool.deleting).toBe(false);
+    }));
+
+  it("restarts and replaces no machine for what its spec alone says", () =>
+    check((seen, plan) => {
+      const replaced = plan.actions.flatMap((action) =>
+        action.kind === "deleteVm" && action.why.includes("replaces") ? [action.vm] : [],
+      );
+      const struck = plan.actions.flatMap((action) => (action.kind === "restartInstance" ? [action.vm] : replaced));
+      for (const { labels, spec } of struck) {
+        const named = spec?.template.metadata?.labels?.[REVISION_LABEL] ?? "";
+        expect(["", labels[REVISION_LABEL]]).toContain(named);
       }
       expect(seen.pool.deleting).toBe(false);
     }));

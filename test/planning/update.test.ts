@@ -9,6 +9,7 @@ import {
   aClaim,
   anInstance,
   anInstanceUid,
+  anObservation,
   aPool,
   aRevision,
   aSpec,
@@ -32,7 +33,18 @@ import {
   REPLACES,
   RESTARTS,
 } from "../support/changed-pools.ts";
-import { ACTING, claimIn, createsOf, deletesOf, kindsOf, namesOf, planOf, restartsOf, updatesOf } from "./plans.ts";
+import {
+  ACTING,
+  claimIn,
+  createsOf,
+  deletesOf,
+  kindsOf,
+  namesOf,
+  planOf,
+  planRead,
+  restartsOf,
+  updatesOf,
+} from "./plans.ts";
 
 const rollOut = (changes: ChangedPool) => planOf(aChangedPool(changes));
 
@@ -218,7 +230,7 @@ describe("a proactive update", () => {
     const disks = (storage: string) => [
       { metadata: { name: "data" }, spec: { storage: { resources: { requests: { storage } } } } },
     ];
-    const own = aVmSpec("web-1", {
+    const own = aVmSpec(null, {
       dataVolumeTemplates: disks("1024Mi").map((disk) => ({ ...disk, metadata: { name: "data-0" } })),
     });
     const to = aTemplate({ dataVolumeTemplates: disks("1Gi") });
@@ -661,6 +673,112 @@ describe("names made of ordinals (D35)", () => {
   });
 });
 
+/** KubeVirt's VirtualMachineRestore puts the spec of a snapshot back and leaves the machine's own labels. */
+describe("a machine whose spec was put back from an older revision", () => {
+  const restored = (fields: Json = {}) => aVm(0, { revision: "web-2", spec: aVmSpec("web-1", fields) });
+  const RESTORED = [{ metadata: { name: "restore-1234-data" }, spec: { storage: {} } }];
+
+  it("is moved to the template in force, whose revision its next guest then names, and is not restarted before", () => {
+    const plan = rollOut({ vms: [restored({ updateVolumesStrategy: "Migration" })], instances: [stale(0)] });
+    expect(kindsOf(plan)).toEqual(["writeClaim", "updateVm"]);
+    expect(updatesOf(plan)[0]?.patch).toEqual({
+      metadata: { annotations: { [UPDATED_ANNOTATION]: new Date(NOW).toISOString() } },
+      spec: {
+        template: { metadata: { labels: { [REVISION_LABEL]: "web-2" } }, spec: { domain: { cpu: { cores: 2 } } } },
+      },
+    });
+  });
+
+  it("gives up what only the older revision's template had", () => {
+    const from = aTemplate({ guest: { hostname: "old" } });
+    const template = { metadata: { labels: { [REVISION_LABEL]: "web-1" } }, spec: { domain: {}, hostname: "old" } };
+    const [update] = updatesOf(rollOut({ from, vms: [restored({ template })] }));
+    expect(update?.patch).toMatchObject({ spec: { template: { spec: { hostname: null } } } });
+  });
+
+  it("keeps its restored disks when it is moved", () => {
+    const [from, to] = [aTemplate(DISKS), aTemplate({ ...DISKS, guest: MEMORY })];
+    const [update] = updatesOf(rollOut({ from, to, vms: [restored({ dataVolumeTemplates: RESTORED })] }));
+    expect(Object.keys(Object(update?.patch).spec)).toEqual(["template"]);
+  });
+
+  it.each<Json>([{}, { updateStrategy: { opportunistic: {} } }])(
+    "is left as it is, with its restored disks, where that revision had others (%j)",
+    (spec) => {
+      const setting = { to: REPLACES, vms: [restored({ dataVolumeTemplates: RESTORED })], instances: [stale(0)] };
+      const plan = rollOut({ ...setting, spec });
+      expect(kindsOf(plan)).toEqual([]);
+      expect(plan.reasons).toContain(
+        "web-0 is not updated: its spec is of another revision than its label says, with other disks",
+      );
+    },
+  );
+
+  it("is left as it is, with its restored disks, where that revision is lost", () => {
+    const to = aTemplate(DISKS);
+    const spec = aVmSpec("web-0", { dataVolumeTemplates: RESTORED });
+    const [vms, revisions] = [[moved(0, { spec })], [aRevision({ name: "web-2", data: aSpec() })]];
+    const seen = aChangedPool({ to, vms, instances: [stale(0, { revision: "web-0" })], ownRevisions: revisions });
+    expect(planOf(seen).needs).toEqual([{ read: "revisions", names: ["web-0"] }]);
+    const plan = planRead(anObservation(seen), ACTING);
+    expect(kindsOf(plan)).toEqual([]);
+    expect(plan.reasons.join()).toContain("its revision is lost, and its disks are not the template's");
+  });
+
+  it("is told what its next guest names, and nothing else, where that revision has the template in force", () => {
+    const plan = rollOut({ to: aTemplate(), vms: [restored()], instances: [stale(0)] });
+    expect(updatesOf(plan)[0]?.patch).toMatchObject({
+      spec: { template: { metadata: { labels: { [REVISION_LABEL]: updatesOf(plan)[0]?.revision } } } },
+    });
+    expect(Object(updatesOf(plan)[0]?.patch).spec.template.spec).toBeUndefined();
+  });
+
+  it("stays as it is where the selectors leave it out", () => {
+    const updateStrategy = {
+      proactive: { selectionPolicy: { selectors: { labelSelector: { matchLabels: { ring: "canary" } } } } },
+    };
+    const plan = rollOut({ vms: [restored()], instances: [stale(0)], spec: { updateStrategy } });
+    expect(stepsOf(plan)).toEqual([]);
+  });
+
+  it("keeps the revision that its spec names from being pruned", () => {
+    const plan = rollOut({ to: REPLACES, vms: [restored()], instances: [] });
+    expect(stepsOf(plan)).toEqual([]);
+    expect(stepsOf(rollOut({ to: REPLACES, vms: [moved(0)], instances: [] }))).toEqual(["pruneRevision"]);
+  });
+
+  it("is known for what its spec says, too, when its own label was taken away or emptied", () => {
+    for (const revision of [null, ""]) {
+      const plan = rollOut({ to: REPLACES, vms: [aVm(0, { revision, spec: aVmSpec("web-2", DISKS_OF_0) })] });
+      expect(updatesOf(plan)[0]?.patch).toEqual({
+        metadata: {
+          labels: { [REVISION_LABEL]: "web-2" },
+          annotations: { [UPDATED_ANNOTATION]: new Date(NOW).toISOString() },
+        },
+      });
+    }
+  });
+});
+
+const DISKS_OF_0 = { dataVolumeTemplates: [{ metadata: { name: "data-0" }, spec: { storage: {} } }] };
+
+describe("an empty revision label", () => {
+  it("of a machine is as good as none", () => {
+    const plan = rollOut({ vms: [aVm(0, { revision: "" })] });
+    expect([stepsOf(plan), updatesOf(plan)[0]?.why]).toEqual([["updateVm"], "its revision is lost"]);
+  });
+
+  it("of an instance is as good as none", () => {
+    const plan = rollOut({ vms: [moved(0)], instances: [stale(0, { revision: "" })] });
+    expect([plan.needs, restartsOf(plan)]).toEqual([[], ["web-0"]]);
+  });
+
+  it("of a machine's instance template is as good as none", () => {
+    const plan = rollOut({ vms: [moved(0, { spec: aVmSpec("") })], ownRevisions: [] });
+    expect(claimIn(plan)?.rollout?.revisions).toEqual(["web-2"]);
+  });
+});
+
 describe("a pool that machines of many revisions come to, with one template", () => {
   const vms = Array.from({ length: 150 }, (_, ordinal) => aVm(ordinal, { revision: `web-${ordinal + 2}` }));
   const revisions = vms.map((vm, index) => aRevision({ name: vm.labels[REVISION_LABEL] ?? "", generation: index + 2 }));
@@ -687,7 +805,7 @@ describe("a pool that machines of many revisions come to, with one template", ()
 
   it("restarts nothing for it", () => {
     const target = updatesOf(plan)[0]?.revision ?? "";
-    const gathered = vms.map((vm) => ({ ...vm, labels: { ...vm.labels, [REVISION_LABEL]: target } }));
+    const gathered = vms.map((_, ordinal) => aVm(ordinal, { revision: target }));
     const instances = vms.map((vm, ordinal) =>
       anInstance(ordinal, { revision: vm.labels[REVISION_LABEL] ?? null, vmUid: aVmUid(ordinal) }),
     );

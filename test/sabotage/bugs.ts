@@ -1087,6 +1087,36 @@ const ROLL_OUT: readonly Bug[] = [
 /** What was restored, and what reads another way than it did. */
 const READINGS: readonly Bug[] = [
   {
+    name: "restored-machine-restarted",
+    what: "the guest of a machine whose spec was put back from an older revision is restarted for ever",
+    file: MODEL,
+    find: "  return revisionOf({ labels: vm.spec?.template.metadata?.labels ?? {} }) ?? revisionOf(vm);",
+    replace: "  return revisionOf(vm);",
+    catcher: "test",
+    test: {
+      file: "test/planning/update.test.ts",
+      name: "put back from an older revision > is moved to the template",
+    },
+  },
+  {
+    name: "restored-machine-replaced",
+    what: "a machine is deleted with its restored disks, because its spec was put back from a revision with others",
+    file: UPDATE,
+    find: '  if (atOdds) return { kind: "wait", why: "its spec is of another revision than its label says, with other disks" };\n',
+    replace: "",
+    catcher: "test",
+    test: { file: "test/planning/update.test.ts", name: "put back from an older revision > is left as it is" },
+  },
+  {
+    name: "restored-machine-believed",
+    what: "a pool at rest never looks at a machine whose spec was put back from an older revision",
+    file: UPDATE,
+    find: "live.every((vm) => !isAtOdds(vm) && rollout",
+    replace: "live.every((vm) => rollout",
+    catcher: "test",
+    test: { file: "test/planning/rollouts.test.ts", name: "is doubted when a machine's spec was put back" },
+  },
+  {
     name: "roll-out-of-another-reading",
     what: "all is rolled out anew because the same template is read another way",
     file: UPDATE,
@@ -1103,6 +1133,15 @@ const READINGS: readonly Bug[] = [
     replace: "  return rollout && recordRollout(pool, spec, rollout);",
     catcher: "test",
     test: { file: "test/planning/rollouts.test.ts", name: "the generation on record > stays when the template" },
+  },
+  {
+    name: "empty-revision-read",
+    what: "an empty revision label is asked for by its name, and the pool cannot be read any more",
+    file: MODEL,
+    find: "  return labels[REVISION_LABEL] || undefined;",
+    replace: "  return labels[REVISION_LABEL];",
+    catcher: "test",
+    test: { file: "test/planning/update.test.ts", name: "an empty revision label > of an instance" },
   },
 ];
 

@@ -3,11 +3,13 @@
  * that they are told step by step; the invariants are judged after every call.
  */
 import { expect, it } from "vitest";
+import { REVISION_LABEL } from "../../shared/planning/names.ts";
 import { collectGarbage } from "./garbage.ts";
 import { controllerOf } from "./history.ts";
 import { createJudge, judgeClaims } from "./invariants.ts";
 import { loadKinds } from "./kinds.ts";
 import { kubevirtSteps } from "./kubevirt.ts";
+import { recordAt } from "./objects.ts";
 import { createPool, NAMESPACE, objects } from "./users.ts";
 import { createWorld, type Invocation, type PendingCall } from "./world.ts";
 
@@ -268,5 +270,37 @@ it("a machine of a pool that was made meanwhile is no stray", async () => {
   await stage.begin().finish();
   await stranger.finish();
   expect(stage.vms()).toContain("web-1");
+  expect(stage.wrong).toEqual([]);
+});
+
+it("a machine whose spec is put back from a snapshot of an older template gets the one in force, with one restart", async () => {
+  const stage = await aStage(2);
+  await stage.rest();
+  const [before] = objects(stage.world.cluster, "virtualmachines").filter(({ metadata: { name } }) => name === "web-0");
+  stage.patchPool({ spec: { virtualMachineTemplate: { spec: { template: { spec: { hostname: "new" } } } } } });
+  await stage.rest();
+  await stage.advance(10_000);
+  await stage.rest();
+  const revisions = () =>
+    (["virtualmachines", "virtualmachineinstances"] as const).flatMap((plural) =>
+      objects(stage.world.cluster, plural).map(({ metadata }) => metadata.labels?.[REVISION_LABEL]),
+    );
+  expect(revisions()).toEqual(["web-2", "web-2", "web-2", "web-2"]);
+  // The restore needs the machine stopped.
+  const template = recordAt(before ?? {}, "spec")["template"];
+  stage.patchVm("web-0", { spec: { running: false } });
+  stage.catchUp();
+  stage.patchVm("web-0", { spec: { template, running: true } });
+  stage.catchUp();
+  expect(revisions().toSorted()).toEqual(["web-1", "web-2", "web-2", "web-2"]);
+  for (let times = 0; times < 2; times += 1) {
+    await stage.advance(10_000);
+    await stage.rest();
+  }
+  expect(revisions()).toEqual(["web-2", "web-2", "web-2", "web-2"]);
+  const guests = objects(stage.world.cluster, "virtualmachineinstances").map(({ metadata: { uid } }) => uid);
+  await stage.advance(10_000);
+  await stage.rest();
+  expect(objects(stage.world.cluster, "virtualmachineinstances").map(({ metadata: { uid } }) => uid)).toEqual(guests);
   expect(stage.wrong).toEqual([]);
 });
