@@ -1131,7 +1131,7 @@ const READINGS: readonly Bug[] = [
     file: UPDATE,
     find: "  return rollout && isOfTemplate(rollout, pool, spec) ? recordRollout(pool, spec, rollout) : rollout;",
     replace: "  return rollout && recordRollout(pool, spec, rollout);",
-    catcher: "test",
+    catcher: "seeds",
     test: { file: "test/planning/rollouts.test.ts", name: "the generation on record > stays when the template" },
   },
   {
