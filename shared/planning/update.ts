@@ -3,8 +3,17 @@ import { CLAIM_ITEMS_MAX, type Claim, isClaimed, type Rollout } from "./claim.ts
 import { recordOf } from "./json.ts";
 import { byNameAndUid } from "./membership.ts";
 import { moveVm } from "./merge.ts";
-import { type Instance, type Pool, type PoolSpec, revisionOf, specRevisionOf, type Vm, type VmSpec } from "./model.ts";
-import { revisionName, UPDATED_ANNOTATION } from "./names.ts";
+import {
+  type Instance,
+  isProtected,
+  type Pool,
+  type PoolSpec,
+  revisionOf,
+  specRevisionOf,
+  type Vm,
+  type VmSpec,
+} from "./model.ts";
+import { PROTECTED_LABEL, revisionName, UPDATED_ANNOTATION } from "./names.ts";
 import type { Action, Limits, Need, Observation } from "./plan.ts";
 import { namingOf, ownRevision } from "./revisions.ts";
 import { filterBySelectors, rank } from "./selection.ts";
@@ -187,7 +196,8 @@ interface Context extends UpdateInput {
 
 function judgeMachine(vm: Vm, context: Context): Judged {
   const instance = context.instanceOf.get(vm.uid);
-  return { vm, instance, step: judgeStep(vm, instance, context) };
+  const step = judgeStep(vm, instance, context);
+  return { vm, instance, step: step.kind === "replace" && isProtected(vm) ? KEPT : step };
 }
 
 function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): Step {
@@ -214,6 +224,7 @@ function judgeStep(vm: Vm, instance: Instance | undefined, context: Context): St
 
 const NONE: Step = { kind: "none" };
 const LEFT_OUT: Step = { kind: "wait", why: "updateStrategy.proactive.selectionPolicy.selectors leave it out" };
+const KEPT: Step = { kind: "wait", why: `its disks are not the template's, and its label ${PROTECTED_LABEL} keeps it` };
 const DISKS_CHANGED = "the template's disks have changed";
 
 /** Whether the machine has the DataVolume templates that the pool's template gives to one of its number. */

@@ -190,6 +190,13 @@ describe("a claimed replacement", () => {
     expect(claimIn(plan)?.delete).toEqual([]);
   });
 
+  it("spares a machine whose label forbids to delete it, and goes on with the others", () => {
+    const labels = { ...LABELS, "kubevirt.io/vm-delete-protection": "True" };
+    const plan = replace({ vms: [aVm(0, { labels }), aVm(1), aVm(2)], spec: { maxUnavailable: 3 } });
+    expect(deletesOf(plan).toSorted()).toEqual(["web-1", "web-2"]);
+    expect(plan.reasons.join()).toContain("its label kubevirt.io/vm-delete-protection keeps it");
+  });
+
   it("fits the claim with the deletes of scale in, however many there are", () => {
     const vms = Array.from({ length: 900 }, (_, ordinal) => aVm(ordinal));
     const claim = { delete: vms.slice(0, 500).map((vm) => claimedObject(vm, vm.ordinal)) };
