@@ -18,7 +18,7 @@ import {
   revisionOf,
   type Vm,
 } from "../planning/model.ts";
-import { KEPT_FOR_LABEL, REVISION_LABEL } from "../planning/names.ts";
+import { KEPT_FOR_LABEL, LABEL_VALUE_LENGTH_MAX, REVISION_LABEL } from "../planning/names.ts";
 import type { Limits, Need, Observation, Plan } from "../planning/plan.ts";
 import { planPass } from "../planning/plan.ts";
 import { isOfPool, type LivingPool, planGone } from "../planning/strays.ts";
@@ -177,7 +177,7 @@ async function observeNeed(
     case "looseInstances":
       return observeLooseInstances(cluster, seen.pool);
     case "liveUpdates":
-      return { kind: "read", value: { liveUpdates: await readLiveUpdates(cluster) } };
+      return map(await readLiveUpdates(cluster), (liveUpdates) => ({ liveUpdates }));
     case "specs":
       return observeSpecs(cluster, seen, need.vms);
     case "disks":
@@ -222,8 +222,9 @@ async function observeInstances(cluster: Cluster, seen: Observation): Promise<Re
   if (listed.kind !== "read") return listed;
   const ownRevisions = listed.value.filter(({ ownerUid }) => ownerUid === pool.uid);
   const own = selected.filter((vm) => isOwnedBy(vm, pool));
+  // KubeVirt's controller names revisions of long pools as no label can be: nothing carries those, and no selector may ask.
   const names = [...new Set([...ownRevisions.map(({ name }) => name), ...own.map(revisionOf)])].filter(
-    (name) => name !== undefined,
+    (name) => name !== undefined && name.length <= LABEL_VALUE_LENGTH_MAX,
   );
   const labelSelector =
     names.length > REVISIONS_SELECTED_MAX ? REVISION_LABEL : `${REVISION_LABEL} in (${names.sort().join(",")})`;
@@ -258,15 +259,24 @@ const kubevirtSchema = z.object({
 
 /**
  * Whether KubeVirt changes running guests where it can: when it is told to, and since version 1.5 also when it is told
- * nothing. Where that may not be read: no, and guests are restarted.
+ * nothing. Where the functions have no right to read that: no, and guests are restarted.
  */
-async function readLiveUpdates(cluster: Cluster): Promise<boolean> {
+async function readLiveUpdates(cluster: Cluster): Promise<Read<boolean>> {
+  const what = "the list of KubeVirt installations";
   const answer = await cluster.list(KUBEVIRTS, {});
-  const [installation] = answer.ok ? answer.value : [];
+  if (!answer.ok && answer.failure.kind === "forbidden") return { kind: "read", value: false };
+  if (!answer.ok) return { kind: "unreadable", what, failure: answer.failure };
+  const [installation = {}] = answer.value;
   const { data } = kubevirtSchema.safeParse(installation);
-  const strategy = data?.spec?.configuration?.vmRolloutStrategy;
+  return data === undefined
+    ? unreadable(what, "an installation is not what the API promises")
+    : { kind: "read", value: isLive(data) };
+}
+
+function isLive({ spec, status }: z.infer<typeof kubevirtSchema>): boolean {
+  const strategy = spec?.configuration?.vmRolloutStrategy;
   if (strategy !== undefined && strategy !== null) return strategy === "LiveUpdate";
-  const [, major, minor] = /^v?(\d+)\.(\d+)\./.exec(data?.status?.observedKubeVirtVersion ?? "") ?? [];
+  const [, major, minor] = /^v?(\d+)\.(\d+)\./.exec(status?.observedKubeVirtVersion ?? "") ?? [];
   return Number(major) > 1 || (Number(major) === 1 && Number(minor) >= 5);
 }
 
@@ -346,8 +356,8 @@ async function observeKeptDisks(cluster: Cluster, pool: Pool): Promise<Read<Part
     const parse = (item: unknown) => parseDisk(item, kind);
     const source = { type, what: "the list of kept disks", parse, whose: "a disk's" };
     const read = await readAll(cluster, pool, { ...source, labelSelector: KEPT_FOR_LABEL, metadataOnly: true });
-    // A cluster without CDI has no DataVolumes.
-    if (read.kind !== "read" && isMissing(read.failure)) continue;
+    // A cluster without CDI has no DataVolumes. Claims are in every cluster: nobody but a proxy says that they are not.
+    if (kind === "dataVolume" && read.kind !== "read" && isMissing(read.failure)) continue;
     if (read.kind !== "read") return read;
     for (const disk of read.value) keptDisks.push(disk);
   }

@@ -5,7 +5,18 @@ import { type LookOptions, lookAt } from "../../shared/clusters/observe.ts";
 import { EMPTY_LEDGER } from "../../shared/planning/claim.ts";
 import { CLAIM_ANNOTATION, GUARDED_ANNOTATION, POOL_FINALIZER, REVISION_LABEL } from "../../shared/planning/names.ts";
 import type { ActionKind } from "../../shared/planning/plan.ts";
-import { aCluster, aWire, linesOf, ok, on, queryOf, type Reply, type Route, refusal } from "../support/transport.ts";
+import {
+  aCluster,
+  aWire,
+  linesOf,
+  networkError,
+  ok,
+  on,
+  queryOf,
+  type Reply,
+  type Route,
+  refusal,
+} from "../support/transport.ts";
 import {
   aClaimText,
   aList,
@@ -25,6 +36,8 @@ import {
 const KUBEVIRTS = "/apis/kubevirt.io/v1/kubevirts";
 const DATA_VOLUMES = `/apis/cdi.kubevirt.io/v1beta1/namespaces/${NAMESPACE}/datavolumes`;
 const CLAIMS = `/api/v1/namespaces/${NAMESPACE}/persistentvolumeclaims`;
+/** As a proxy answers, and an API server that does not serve the kind. */
+const PAGE: ApiResponse = { status: 404, headers: {}, body: "404 page not found", bytes: 20 };
 const LIMITS = { createsMax: 250, deletesMax: 250, updatesMax: 250, restartsMax: 250 };
 
 /** Looks once at the pool, in a cluster that answers so. */
@@ -220,6 +233,24 @@ describe("a roll-out", () => {
     expect(seen.result.kind === "planned" && seen.result.seen.instances).toEqual([]);
   });
 
+  const sized = (guest: string) => template({ domain: { memory: { guest } } });
+  const small = aRevision("web-1", { ...aPool().spec, ...sized("1Gi") });
+  const large = aRevision("web-2", { ...aPool().spec, ...sized("2Gi") });
+  /** The machine has its new size, its guest not yet. */
+  const RESIZED: readonly Route[] = [
+    vms(
+      aWholeVm(0, {
+        spec: { domain: { memory: { guest: "2Gi" } } },
+        created: true,
+        metadata: { labels: { app: "web", [REVISION_LABEL]: "web-2" } },
+      }),
+    ),
+    on(`GET ${REVISIONS}/web-2`, ok(large)),
+    on(`GET ${REVISIONS}/web-1`, ok(small)),
+    on(`GET ${REVISIONS}`, aList([small, large])),
+    on(`GET ${INSTANCES}`, aList([anInstance(0, "web-1")])),
+  ];
+
   it.each<[string, Reply, boolean]>([
     ["LiveUpdate", aList([{ spec: { configuration: { vmRolloutStrategy: "LiveUpdate" } } }]), true],
     [
@@ -229,30 +260,43 @@ describe("a roll-out", () => {
       ]),
       false,
     ],
+    ["nothing, installed by nobody", aList([]), false],
     ["nothing, of version 1.4", aList([{ status: { observedKubeVirtVersion: "v1.4.2" } }]), false],
     ["nothing, of version 1.5", aList([{ status: { observedKubeVirtVersion: "v1.5.0" } }]), true],
     ["what we may not read", refusal(403, "Forbidden"), false],
   ])("asks how running guests are changed only when one could be: %s", async (_what, reply, live) => {
-    const sized = (guest: string) => template({ domain: { memory: { guest } } });
-    const [from, to] = [
-      aRevision("web-1", { ...aPool().spec, ...sized("1Gi") }),
-      aRevision("web-2", { ...aPool().spec, ...sized("2Gi") }),
-    ];
-    const machine = aWholeVm(0, {
-      spec: { domain: { memory: { guest: "2Gi" } } },
-      created: true,
-      metadata: { labels: { app: "web", [REVISION_LABEL]: "web-2" } },
-    });
-    const seen = await look(aNewEdition(sized("2Gi")), [
-      vms(machine),
-      on(`GET ${REVISIONS}/web-2`, ok(to)),
-      on(`GET ${REVISIONS}/web-1`, ok(from)),
-      on(`GET ${REVISIONS}`, aList([from, to])),
-      on(`GET ${INSTANCES}`, aList([anInstance(0, "web-1")])),
-      on(`GET ${KUBEVIRTS}`, reply),
-    ]);
+    const seen = await look(aNewEdition(sized("2Gi")), [...RESIZED, on(`GET ${KUBEVIRTS}`, reply)]);
     expect(seen.lines.filter((line) => line === `GET ${KUBEVIRTS}`)).toHaveLength(1);
     expect(seen.result.kind === "planned" && seen.result.seen.liveUpdates).toBe(live);
+  });
+
+  it.each<[string, Reply]>([
+    ["is overloaded", refusal(503, "ServiceUnavailable")],
+    ["asks for patience", refusal(429, "TooManyRequests")],
+    ["does not know us", refusal(401, "Unauthorized")],
+    ["is reset", networkError("ECONNRESET")],
+    ["answers half", ok("half an ans")],
+    ["answers with a page", PAGE],
+    ["has no such list", refusal(404, "NotFound")],
+    ["describes its installation wrongly", aList([{ spec: { configuration: { vmRolloutStrategy: 1 } } }])],
+  ])("restarts no guest that may be updated live while the cluster %s", async (_what, reply) => {
+    const { result } = await look(aNewEdition(sized("2Gi")), [...RESIZED, on(`GET ${KUBEVIRTS}`, reply)]);
+    expect(result).toMatchObject({ kind: "unreadable", what: "the list of KubeVirt installations" });
+  });
+
+  it("asks for no instances by a revision whose name no label can be", async () => {
+    const [longest, long] = ["8".repeat(59), "9".repeat(60)].map((number) => aRevision(`web-${number}`, aPool().spec));
+    const seen = await look(aNewEdition(spec), [
+      vms(aWholeVm(0)),
+      on(`GET ${REVISIONS}/web-1`, ok(old)),
+      on(`GET ${REVISIONS}/web-2`, refusal(404, "NotFound")),
+      on(`GET ${REVISIONS}`, aList([old, longest ?? {}, long ?? {}])),
+      on(`GET ${INSTANCES}`, aList([anInstance(0, "web-1")])),
+    ]);
+    expect(seen.wire.sent.map((request) => queryOf(request)["labelSelector"]).at(-1)).toBe(
+      `${REVISION_LABEL} in (web-1,web-${"8".repeat(59)})`,
+    );
+    expect(seen.result.kind).toBe("planned");
   });
 
   it.each<[string, Route]>([
@@ -321,16 +365,32 @@ describe("kept disks", () => {
     expect(seen.result.kind).toBe("unreadable");
   });
 
-  it("that wait for a machine are looked for by their label before one is made", async () => {
+  /** Looks before the first machine is made, for disks that wait for it. */
+  const lookForKept = (dataVolumes: Reply, claims: Reply) => {
     const annotations = { [CLAIM_ANNOTATION]: aClaimText() };
-    const routes = [
+    return look(aPool({ annotations, finalizers: [POOL_FINALIZER], spec: keeping }), [
       vms(),
       on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
-      on(`GET ${DATA_VOLUMES}`, refusal(404, "NotFound")),
-      on(`GET ${CLAIMS}`, aList([])),
+      on(`GET ${DATA_VOLUMES}`, dataVolumes),
+      on(`GET ${CLAIMS}`, claims),
       on(`GET ${INSTANCES}`, aList([])),
-    ];
-    const seen = await look(aPool({ annotations, finalizers: [POOL_FINALIZER], spec: keeping }), routes);
+    ]);
+  };
+
+  it.each<[string, Reply, Reply]>([
+    ["the claims are answered with a page", PAGE, PAGE],
+    ["the claims are said not to be there", aList([]), refusal(404, "NotFound")],
+    ["the DataVolumes may not be read", refusal(403, "Forbidden"), aList([])],
+  ])("that wait are not taken for none: %s", async (_what, dataVolumes, claims) => {
+    const { result } = await lookForKept(dataVolumes, claims);
+    expect(result).toMatchObject({ kind: "unreadable", what: "the list of kept disks" });
+  });
+
+  it.each<[string, Reply]>([
+    ["has no DataVolumes", aList([])],
+    ["has no CDI", PAGE],
+  ])("that wait are looked for by their label before a machine is made, in a cluster that %s", async (_what, reply) => {
+    const seen = await lookForKept(reply, aList([]));
     const asked = seen.wire.sent.filter(({ path }) => path.startsWith(DATA_VOLUMES) || path.startsWith(CLAIMS));
     expect(asked.map((request) => queryOf(request)["labelSelector"])).toEqual([
       "vmpool-functions/kept-for",

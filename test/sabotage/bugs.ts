@@ -1484,6 +1484,33 @@ const READING: readonly Bug[] = [
     catcher: "seeds",
     test: { file: OBSERVE_TEST, name: "a roll-out > decides nothing by half a picture" },
   },
+  {
+    name: "way-with-guests-guessed",
+    what: "guests that could be updated live are restarted after one request that failed",
+    file: OBSERVE,
+    find: '  if (!answer.ok && answer.failure.kind === "forbidden") return { kind: "read", value: false };',
+    replace: '  if (!answer.ok) return { kind: "read", value: false };',
+    catcher: "test",
+    test: { file: OBSERVE_TEST, name: "a roll-out > restarts no guest that may be updated live while the cluster" },
+  },
+  {
+    name: "kept-claims-taken-for-none",
+    what: "a proxy's page for the list of claims says that no disk is kept: machines take what others have left",
+    file: OBSERVE,
+    find: '    if (kind === "dataVolume" && read.kind !== "read" && isMissing(read.failure)) continue;',
+    replace: '    if (read.kind !== "read" && isMissing(read.failure)) continue;',
+    catcher: "test",
+    test: { file: OBSERVE_TEST, name: "kept disks > that wait are not taken for none" },
+  },
+  {
+    name: "long-revision-asked-for",
+    what: "a revision whose name no label can be stands in a selector: the API server refuses it for ever",
+    file: OBSERVE,
+    find: "    (name) => name !== undefined && name.length <= LABEL_VALUE_LENGTH_MAX,",
+    replace: "    (name) => name !== undefined,",
+    catcher: "test",
+    test: { file: OBSERVE_TEST, name: "a roll-out > asks for no instances by a revision whose name no label can be" },
+  },
 ];
 
 /** All of them, the protocol first. */
