@@ -4,9 +4,15 @@ import { parseDuration } from "./duration.ts";
 import type { Problem } from "./errors.ts";
 import { isRecord } from "./json.ts";
 import { type Pool, type PoolSpec, poolFieldsSchema, poolSpecSchema } from "./model.ts";
-import { LABEL_VALUE_LENGTH_MAX, revisionName } from "./names.ts";
+import { LABEL_VALUE_LENGTH_MAX, REVISION_LABEL, revisionName } from "./names.ts";
 import { selectorsProblems } from "./selection.ts";
-import { describeLabels, describeSelector, type ParsedSelector, parseSelector } from "./selector.ts";
+import {
+  describeLabels,
+  describeSelector,
+  type LabelSelector,
+  type ParsedSelector,
+  parseSelector,
+} from "./selector.ts";
 import { shapeProblems } from "./shape.ts";
 import { quoted, shownValue } from "./wording.ts";
 
@@ -67,7 +73,8 @@ export function nameProblems(name: string, generation: number): Problem[] {
 function selectorProblems({ selector, virtualMachineTemplate }: LegalFields): readonly Problem[] {
   if (selector === undefined) return [];
   const { parsed, problems } = parseSelector(selector, SELECTOR);
-  if (problems.length > 0) return problems;
+  const own = ownLabelProblems(selector);
+  if (problems.length > 0 || own.length > 0) return [...problems, ...own];
   if (parsed.text.length > SELECTOR_LENGTH_MAX) {
     const length = `its text is of ${parsed.text.length} characters, more than the ${SELECTOR_LENGTH_MAX} that fit an address`;
     return [{ field: SELECTOR, message: `${length}: ask for fewer labels` }];
@@ -79,6 +86,18 @@ function selectorProblems({ selector, virtualMachineTemplate }: LegalFields): re
   const shown = empty ? "are empty" : `are ${describeLabels(labels)}`;
   const message = `selector "${describeSelector(parsed.text)}" does not match spec.virtualMachineTemplate.metadata.labels, which ${shown}; give the template the labels that the selector asks for`;
   return [{ field: SELECTOR, message }];
+}
+
+/** Machines get this label from the pool, whatever the template says: one that is to be found by it may never be found. */
+function ownLabelProblems({ matchLabels, matchExpressions }: LabelSelector): readonly Problem[] {
+  const fields = [
+    ...(Object.hasOwn(matchLabels ?? {}, REVISION_LABEL) ? [`${SELECTOR}.matchLabels.${REVISION_LABEL}`] : []),
+    ...(matchExpressions ?? []).flatMap(({ key }, index) =>
+      key === REVISION_LABEL ? [`${SELECTOR}.matchExpressions[${index}].key`] : [],
+    ),
+  ];
+  const message = `the pool itself gives its machines the label ${quoted(REVISION_LABEL)}, another with each new template: ask for other labels of the template`;
+  return fields.map((field) => ({ field, message }));
 }
 
 /** Every list of machines carries the selector in its address, and the status and each fact repeat it. */

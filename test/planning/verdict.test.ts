@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { describeProblems } from "../../shared/planning/errors.ts";
+import { REVISION_LABEL } from "../../shared/planning/names.ts";
 import { judgeReview } from "../../shared/planning/review.ts";
 import { type LabelSelector, parseSelector } from "../../shared/planning/selector.ts";
 import { judge } from "../../shared/planning/verdict.ts";
@@ -75,6 +76,30 @@ const ILLEGAL: readonly Illegal[] = [
     it: "a selector that matches everything over a template without labels",
     spec: aSpec({ selector: {}, virtualMachineTemplate: template({}) }),
     says: ["spec.selector", "are empty"],
+  },
+  {
+    it: "a selector by the label that names the revision",
+    spec: aSpec({
+      selector: { matchLabels: { ...LABELS, [REVISION_LABEL]: "web-7" } },
+      virtualMachineTemplate: template({ labels: { ...LABELS, [REVISION_LABEL]: "web-7" } }),
+    }),
+    says: [
+      `spec.selector.matchLabels.${REVISION_LABEL}: the pool itself gives its machines the label "${REVISION_LABEL}"`,
+      "ask for other labels of the template",
+    ],
+  },
+  {
+    it: "a selector that asks machines not to name a revision",
+    spec: aSpec({
+      selector: {
+        matchLabels: LABELS,
+        matchExpressions: [
+          { key: "db", operator: "DoesNotExist" },
+          { key: REVISION_LABEL, operator: "DoesNotExist" },
+        ],
+      },
+    }),
+    says: ["spec.selector.matchExpressions[1].key: the pool itself gives its machines the label"],
   },
   {
     it: "an unknown selector operator",

@@ -771,6 +771,15 @@ const SCALING: readonly Bug[] = [
     catcher: "seeds",
     test: { file: "test/planning/claim.test.ts", name: "the end of a pass > plans nothing in a settled pool" },
   },
+  {
+    name: "selector-by-revision-accepted",
+    what: "a selector may ask for the label that the pool writes itself: it makes machines without end that it never finds",
+    file: "shared/planning/verdict.ts",
+    find: "  if (problems.length > 0 || own.length > 0) return [...problems, ...own];",
+    replace: "  if (problems.length > 0) return problems;",
+    catcher: "test",
+    test: { file: "test/planning/verdict.test.ts", name: "an illegal pool > is held for" },
+  },
 ];
 
 /** Machines on their way out, and their disks. */
