@@ -1,5 +1,6 @@
 /** Does what a plan says, in its order, and collects every outcome. Decides nothing but when to stop. */
 import { announceAdvice } from "../planning/advice.ts";
+import { describeAlteration } from "../planning/alteration.ts";
 import { type Claim, EMPTY_LEDGER, formatClaim, type Ledger, ledgerAfterClaim, readClaim } from "../planning/claim.ts";
 import { recordOf } from "../planning/json.ts";
 import type { Pool, Vm } from "../planning/model.ts";
@@ -16,7 +17,7 @@ import {
 } from "../planning/names.ts";
 import type { Action, ActionKind, Observation, Plan } from "../planning/plan.ts";
 import { buildRevision, namingOf } from "../planning/revisions.ts";
-import type { Announcement, PassFailure } from "../planning/status.ts";
+import { type Announcement, type PassFailure, showsFailure } from "../planning/status.ts";
 import { buildVm } from "../planning/template.ts";
 import type { Verdict } from "../planning/verdict.ts";
 import {
@@ -128,18 +129,20 @@ const AFTER_CLAIM = [
 ] as const satisfies readonly ActionKind[];
 
 /**
- * Before anything is claimed for them, a machine of a new revision is tried, and one that is to take the place of another: a
- * template that the cluster refuses costs no revision and no machine. False when it was refused, and nothing of the plan is
- * done.
+ * Before anything is claimed for them, a machine of a new revision is tried, one that is to take the place of another, and one
+ * after a pass that failed: a template that the cluster refuses costs no revision and no machine. Nor does one of which it makes
+ * machines that the pool would not know again. False when it was refused, and nothing of the plan is done.
  */
 async function tryTemplate(plan: Plan, context: ApplyContext, progress: Progress): Promise<boolean> {
-  const trial = trialOf(plan);
+  const trial = trialOf(plan, context.seen.pool);
   const vm = trial && machineOf(trial.action, context);
   if (trial === undefined || vm === undefined || context.writeTimeLeftMs() <= 0) return true;
   // The name of a machine that is to go is taken: that is found after the machine was looked at.
   const answer = await context.cluster.create(VIRTUAL_MACHINES, context.seen.pool, vm, { dryRun: true });
-  if (answer.ok || !isAboutObject(answer.failure, trial)) return true;
-  progress.outcomes.push({ action: trial.action, ...failed(answer.failure) });
+  const failure = answer.ok ? alterationOf(answer.value, context) : answer.failure;
+  if (failure === undefined || !isAboutObject(failure, trial)) return true;
+  // Nothing came of it: it was refused.
+  progress.outcomes.push({ action: trial.action, ...failed({ ...failure, kind: "invalid" }) });
   const others = of(plan, "writeClaim", ...AFTER_CLAIM).filter((action) => action !== trial.action);
   skip(others, progress);
   return false;
@@ -147,17 +150,21 @@ async function tryTemplate(plan: Plan, context: ApplyContext, progress: Progress
 
 interface Trial {
   readonly action: CreateVm;
-  /** The machine whose place it is to take is still there. */
-  readonly isExtra: boolean;
+  /**
+   * The first of a new revision; one `extra`, while the machine whose place it is to take is still there; or one `more` of a revision
+   * that machines were made of.
+   */
+  readonly one: "first" | "extra" | "more";
 }
 
-function trialOf(plan: Plan): Trial | undefined {
+function trialOf(plan: Plan, pool: Pool): Trial | undefined {
   const [first] = of(plan, "createVm");
-  if (first !== undefined && of(plan, "createRevision").length > 0) return { action: first, isExtra: false };
+  if (first !== undefined && of(plan, "createRevision").length > 0) return { action: first, one: "first" };
+  if (first !== undefined && showsFailure(pool)) return { action: first, one: "more" };
   for (const { vm, successor } of of(plan, "deleteVm")) {
     if (successor === undefined || vm.ordinal === undefined) continue;
     const why = `it is to take the place of ${vm.name}`;
-    return { action: { kind: "createVm", ordinal: vm.ordinal, revision: successor, why }, isExtra: true };
+    return { action: { kind: "createVm", ordinal: vm.ordinal, revision: successor, why }, one: "extra" };
   }
   return undefined;
 }
@@ -165,12 +172,21 @@ function trialOf(plan: Plan): Trial | undefined {
 /**
  * Whether the refusal would meet every machine of the template. A quota or a missing right is none of that kind, nor is a
  * webhook that cannot be asked without doing: then the create itself tells. Who refuses is said in words only. One that
- * forbids another machine may only count them, and one too many is what a machine is that another has to go for.
+ * forbids another machine may only count them, and one too many is what a machine is that another has to go for. Where machines of
+ * the revision are there, a refusal is the create's to meet: what is planned for them goes on.
  */
-function isAboutObject({ status, definite, message }: ApiFailure, { isExtra }: Trial): boolean {
-  if (!definite) return false;
+function isAboutObject({ kind, status, definite, message }: ApiFailure, { one }: Trial): boolean {
+  if (kind === "altered") return true;
+  if (!definite || one === "more") return false;
   if (status === 400) return !message.includes("does not support dry run");
-  return status === 422 || (status === 403 && !isExtra && /\bdenied (the )?request\b/.test(message));
+  return status === 422 || (status === 403 && one === "first" && /\bdenied (the )?request\b/.test(message));
+}
+
+/** The machine that the cluster made, or would make, is not one that the pool would find. */
+function alterationOf(made: unknown, { seen: { pool, verdict } }: ApplyContext): ApiFailure | undefined {
+  const message = verdict.legal ? describeAlteration(pool, verdict, made) : undefined;
+  if (message === undefined) return undefined;
+  return { kind: "altered", status: undefined, definite: true, retryAfterMs: undefined, message };
 }
 
 /** Lets machines go: their disks first, and not the machine whose disks did not follow. */
@@ -292,7 +308,10 @@ async function createVm(action: CreateVm, context: ApplyContext, onUnclear: () =
   if (vm === undefined) return SKIPPED;
   const answer = await send(context, () => cluster.create(VIRTUAL_MACHINES, seen.pool, vm), onUnclear);
   if (answer === undefined) return SKIPPED;
-  if (answer.ok) return DONE;
+  if (answer.ok) {
+    const altered = alterationOf(answer.value, context);
+    return altered === undefined ? DONE : failed(altered);
+  }
   // Ours, or another's: the next look finds the name taken and counts it, or takes the next ordinal.
   return answer.failure.kind === "alreadyExists" ? ALREADY : failed(answer.failure);
 }

@@ -35,6 +35,8 @@ export type FailureKind =
   | "alreadyExists"
   | "conflict"
   | "invalid"
+  /** It was done, and what came of it is not what was sent. */
+  | "altered"
   | "unauthorized"
   | "forbidden"
   | "expired"

@@ -86,6 +86,7 @@ function reasonOf({ kind, status }: ApiFailure): StatusReason {
       return "ServiceUnavailable";
     case "unavailable":
       return status === 503 ? "ServiceUnavailable" : "InternalError";
+    case "altered":
     case "garbled":
       return "InternalError";
     case "invalid":

@@ -244,8 +244,13 @@ async function report(run: Run, deps: PassDeps): Promise<PassResult> {
     statusChanged: reported?.changed ?? false,
     secondWriter: deps.mode === "act" && seen.verdict.legal ? findSecondWriter(seen) : undefined,
     unreadable: undefined,
-    again: acted || (!run.complete && failures.length === 0),
+    // Each pass would leave another machine that the pool does not find: the schedule's pace is quick enough for that.
+    again: !outcomes.some(isAltered) && (acted || (!run.complete && failures.length === 0)),
   };
+}
+
+function isAltered({ failure }: Outcome): boolean {
+  return failure?.kind === "altered";
 }
 
 /** What does not pass by itself, such as a right that the functions lack; what does is only logged. */

@@ -10,7 +10,7 @@ const soundSchema = z.unknown().superRefine((value, context) => {
   if (flaw !== undefined) context.addIssue({ code: "custom", path: [...flaw.path], message: flaw.message });
 });
 
-const ownerReferenceSchema = z.looseObject({
+export const ownerReferenceSchema = z.looseObject({
   apiVersion: z.string(),
   kind: z.string(),
   name: z.string(),
@@ -365,7 +365,7 @@ export function isPoolOwner(owner: OwnerReference): boolean {
 }
 
 /** Whether this pool, and not an earlier one of its name, controls the VM. */
-export function isOwnedBy(vm: Vm, pool: Pool): boolean {
+export function isOwnedBy(vm: Pick<Vm, "owners">, pool: Pool): boolean {
   const controller = controllerOf(vm);
   return controller !== undefined && isPoolOwner(controller) && controller.uid === pool.uid;
 }

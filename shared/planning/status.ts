@@ -164,6 +164,11 @@ function pausedCondition({ now, verdict, pool }: StatusInput): Condition | undef
   };
 }
 
+/** Whether the pool shows that the last pass could not do all it wanted. */
+export function showsFailure({ status }: Pool): boolean {
+  return conditionOf(status, "ReplicaFailure") !== undefined;
+}
+
 function conditionOf(status: PoolStatus | undefined, type: string): Condition | undefined {
   return status?.conditions?.find((condition) => condition.type === type && condition.status === "True");
 }

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { type Applied, announceOutcomes, applyPlan, failuresOf } from "../../shared/clusters/apply.ts";
 import type { ApiRequest, ApiResponse } from "../../shared/clusters/connection.ts";
 import { EMPTY_LEDGER, type Ledger, parseClaim } from "../../shared/planning/claim.ts";
-import { isRecord } from "../../shared/planning/json.ts";
+import { isRecord, recordOf } from "../../shared/planning/json.ts";
 import { type Pool, parsePool, parseVm, type Vm } from "../../shared/planning/model.ts";
 import { CLAIM_ANNOTATION, GUARDED_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import type { Action } from "../../shared/planning/plan.ts";
@@ -259,6 +259,82 @@ it.each<[string, Reply, string]>([
   expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message }]);
   expect(announceOutcomes(done.seen, done.outcomes)).toEqual([]);
   expect(done.ledger).toEqual(EMPTY_LEDGER);
+});
+
+/** Answers a create as a cluster does whose policy changes the metadata of new machines. */
+const altering =
+  (change: object): Reply =>
+  ({ body }) => {
+    const sent = recordOf(body);
+    return ok({ ...sent, metadata: { ...recordOf(sent["metadata"]), ...change } });
+  };
+const UNLABELLED = altering({ labels: { tier: "front" } });
+const CHANGES_LABELS = 'policy or webhook of the cluster changes what the pool knows new machines by (label "app")';
+
+it.each<[string, Reply, string]>([
+  ["its selector does not match", UNLABELLED, CHANGES_LABELS],
+  [
+    "it does not control",
+    altering({ ownerReferences: [] }),
+    "changes what the pool knows new machines by (owner references)",
+  ],
+])("claims nothing for machines of which the cluster would make such as %s", async (_what, reply, message) => {
+  const done = await apply(NEW, { routes: [on(CREATE, reply)] });
+
+  expect(done.wire.sent).toHaveLength(1);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 4 });
+  expect(failuresOf(done.outcomes)).toEqual([{ during: "scaleOut", message: expect.stringContaining(message) }]);
+});
+
+it("makes one machine, and no more, of which the cluster makes one that the selector does not match", async () => {
+  const done = await apply(creates(7), { routes: [on(CREATE, UNLABELLED)] });
+
+  expect(done.wire.sent).toHaveLength(1);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 6 });
+  expect(failuresOf(done.outcomes)).toMatchObject([{ message: expect.stringContaining(CHANGES_LABELS) }]);
+  expect(announceOutcomes(done.seen, done.outcomes)).toEqual([]);
+  expect(done.ledger.tainted).toEqual(new Set());
+});
+
+it("makes all machines of a cluster that adds labels of its own", async () => {
+  const done = await apply(NEW, {
+    routes: [WRITTEN, MADE, on(CREATE, altering({ labels: { app: "web", tier: "front" } }))],
+  });
+
+  expect(resultsOf(done)).toEqual({ done: 5 });
+});
+
+it("deletes no machine whose successor the selector would not match", async () => {
+  const done = await apply(REPLACING, { routes: [on(CREATE, UNLABELLED)] });
+
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 2 });
+});
+
+it.each([
+  ["the last pass failed", "True", true],
+  ["an earlier failure is over", "False", false],
+])("tries a machine of a revision that is there when %s: %s", async (_what, status, tries) => {
+  const pool = aSeenPool({ status: { conditions: [{ type: "ReplicaFailure", status }] } });
+  const done = await apply(creates(1), { routes: [on(CREATE, ok({}))], pool });
+
+  expect(done.wire.sent.map(({ path }) => path.includes("dryRun=All"))).toEqual(tries ? [true, false] : [false]);
+});
+
+it("leaves it to the create to be refused once machines of the revision are there: their updates go on", async () => {
+  const pool = aSeenPool({ status: { conditions: [{ type: "ReplicaFailure", status: "True" }] } });
+  const routes = [on(CREATE, refusal(422, "Invalid", "no")), on(`PATCH ${VMS}/web-0`, ok({}))];
+  const done = await apply([...creates(2), ...updates(1)], { routes, pool });
+
+  expect(linesOf(done.wire)).toEqual([CREATE, CREATE, `PATCH ${VMS}/web-0`]);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 1, done: 1 });
+});
+
+it("claims nothing in a pool that shows a failure while the cluster would alter another machine", async () => {
+  const pool = aSeenPool({ status: { conditions: [{ type: "ReplicaFailure", status: "True" }] } });
+  const done = await apply([writeClaim(), ...creates(2)], { routes: [on(CREATE, UNLABELLED)], pool });
+
+  expect(done.wire.sent.map(({ path }) => path.includes("dryRun=All"))).toEqual([true]);
+  expect(resultsOf(done)).toEqual({ failed: 1, skipped: 2 });
 });
 
 it.each<[string, Reply]>([

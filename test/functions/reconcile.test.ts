@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { RegistryError } from "../../shared/clusters/registry.ts";
 import { deduplicationIdOf } from "../../shared/events/wake-ups.ts";
+import { recordOf } from "../../shared/planning/json.ts";
 import { CLAIM_ANNOTATION, POOL_FINALIZER } from "../../shared/planning/names.ts";
 import { aContext, aDirectory, aMessage, aReconcile, aWakeUp } from "../support/handlers.ts";
 import {
@@ -752,6 +753,48 @@ it("makes nothing of a template that the cluster refuses, and tells the owner on
     expect.objectContaining({ type: "Warning", reason: "FailedScaleOut", message }),
   ]);
 });
+
+/** Answers a create as a cluster does whose policy takes the labels off new machines. */
+const unlabelled: Reply = ({ body }) => {
+  const vm = recordOf(body);
+  return ok({ ...vm, metadata: { ...recordOf(vm["metadata"]), labels: {} } });
+};
+
+it.each<[string, Reply, { readonly made: number; readonly revisions: number }]>([
+  ["no machine", unlabelled, { made: 0, revisions: 0 }],
+  ["one machine, without looking again at once", ok({}), { made: 1, revisions: 1 }],
+])(
+  "where the cluster takes away the labels by which the pool finds its machines, makes %s, and says so",
+  async (_what, trial, { made, revisions }) => {
+    const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
+    const wire = aWire(
+      on(DISCOVERY, served("v1beta1")),
+      on(POOL, ok(aPool({ replicas: 8 }), DATE), ok(claimed, DATE)),
+      on(`GET ${VMS}`, aList([])),
+      on(`GET ${INSTANCES}`, aList([])),
+      on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
+      on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "103" }))),
+      on(`POST ${REVISIONS}`, ok({})),
+      on(`POST ${VMS}`, trial, unlabelled),
+      on(`POST ${EVENT_LIST}`, ok({})),
+    );
+    const { run, bus, mailbox } = aReconcile({ west: { wire } });
+
+    await run(aMessage());
+
+    const creates = writesOf(wire).filter(({ method, path }) => method === "POST" && !path.includes("dryRun"));
+    expect(creates.filter(({ path }) => path.startsWith(VMS))).toHaveLength(made);
+    expect(creates.filter(({ path }) => path.startsWith(REVISIONS))).toHaveLength(revisions);
+    const message = expect.stringContaining('changes what the pool knows new machines by (label "app")');
+    expect(bus.published).toMatchObject([
+      { failures: [message], status: { conditions: [{ type: "ReplicaFailure", reason: "FailedScaleOut", message }] } },
+    ]);
+    expect(creates.map(({ body }) => body)).toContainEqual(
+      expect.objectContaining({ type: "Warning", reason: "FailedCreate", message }),
+    );
+    expect(mailbox.sent).toEqual([]);
+  },
+);
 
 it("writes the claim as annotation of the pool, under the deployment's name", async () => {
   const wire = anActingWire();

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Pool } from "../../shared/planning/model.ts";
-import { type PassFailure, reportStatus, type StatusInput } from "../../shared/planning/status.ts";
+import { type PassFailure, reportStatus, type StatusInput, showsFailure } from "../../shared/planning/status.ts";
 import { judge } from "../../shared/planning/verdict.ts";
 import { aPool, aPoolWith, aSpec, aVm, deepFreeze, type Json, NOW, someVms } from "../support/builders.ts";
 
@@ -310,4 +310,19 @@ describe("the condition of a failure", () => {
     const { status } = report(aPoolWith({ paused: true }), { failures: [{ during: "upkeep", message: "forbidden" }] });
     expect(status.conditions?.map(({ type }) => type)).toEqual(["ReplicaFailure", "ReplicaPaused"]);
   });
+});
+
+it.each([
+  ["True", true],
+  ["False", false],
+])("shows whether the last pass failed: ReplicaFailure %s", (status, fails) => {
+  const conditions = [
+    { type: "ReplicaPaused", status: "True" },
+    { type: "ReplicaFailure", status },
+  ];
+  expect(showsFailure(aPool({ status: { conditions } }))).toBe(fails);
+});
+
+it("shows no failure before the first pass", () => {
+  expect(showsFailure(aPool())).toBe(false);
 });

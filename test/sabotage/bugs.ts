@@ -780,6 +780,33 @@ const SCALING: readonly Bug[] = [
     catcher: "test",
     test: { file: "test/planning/verdict.test.ts", name: "an illegal pool > is held for" },
   },
+  {
+    name: "altered-trial-ignored",
+    what: "machines are claimed and made of which the cluster has just shown that the selector will not match them",
+    file: APPLY,
+    find: "  const failure = answer.ok ? alterationOf(answer.value, context) : answer.failure;",
+    replace: "  const failure = answer.ok ? undefined : answer.failure;",
+    catcher: "test",
+    test: { file: APPLY_TEST, name: "claims nothing for machines of which the cluster would make" },
+  },
+  {
+    name: "altered-machine-ignored",
+    what: "all machines are made though the first is not what was sent: the selector matches none, and each look makes as many again",
+    file: APPLY,
+    find: "    return altered === undefined ? DONE : failed(altered);",
+    replace: "    return DONE;",
+    catcher: "test",
+    test: { file: APPLY_TEST, name: "makes one machine, and no more, of which the cluster makes one" },
+  },
+  {
+    name: "failed-pool-not-tried",
+    what: "a policy that came after the revision costs a machine in each pass, though the pool shows that the last one failed",
+    file: APPLY,
+    find: '  if (first !== undefined && showsFailure(pool)) return { action: first, one: "more" };\n',
+    replace: "",
+    catcher: "test",
+    test: { file: APPLY_TEST, name: "tries a machine of a revision that is there when" },
+  },
 ];
 
 /** Machines on their way out, and their disks. */
@@ -1286,8 +1313,8 @@ const WAKING: readonly Bug[] = [
     what: "nobody looks again when a pass ran out of looks or time, or was overtaken",
     defect: "D42",
     file: PASS,
-    find: "    again: acted || (!run.complete && failures.length === 0),",
-    replace: "    again: acted,",
+    find: "(acted || (!run.complete && failures.length === 0)),",
+    replace: "acted,",
     catcher: "test",
     test: { file: PASS_TEST, name: "goes on with the wide look when a wide pass ran out of time" },
   },
@@ -1412,6 +1439,15 @@ const WAKING: readonly Bug[] = [
     replace: "start += size) {\n    size = actions.length;",
     catcher: "test",
     test: { file: APPLY_TEST, name: "creates in batches that double" },
+  },
+  {
+    name: "altered-machines-at-speed",
+    what: "the next pass follows at once though the cluster alters each machine that is made: each pass leaves one",
+    file: PASS,
+    find: "    again: !outcomes.some(isAltered) && (acted",
+    replace: "    again: (acted",
+    catcher: "test",
+    test: { file: PASS_TEST, name: "where the cluster takes away the labels by which the pool finds its machines" },
   },
 ];
 
