@@ -197,6 +197,12 @@ describe("a claimed replacement", () => {
     expect(plan.reasons.join()).toContain("its label kubevirt.io/vm-delete-protection keeps it");
   });
 
+  it("is another thing than a restart, which that label does not forbid", () => {
+    const labels = { ...LABELS, "kubevirt.io/vm-delete-protection": "True" };
+    const vms = swap(moved, 0, aVm(0, { revision: "web-2", labels }));
+    expect(restartsOf(rollOut({ vms, instances: swap(fresh, 0, anInstance(0)) }))).toEqual(["web-0"]);
+  });
+
   it("fits the claim with the deletes of scale in, however many there are", () => {
     const vms = Array.from({ length: 900 }, (_, ordinal) => aVm(ordinal));
     const claim = { delete: vms.slice(0, 500).map((vm) => claimedObject(vm, vm.ordinal)) };
