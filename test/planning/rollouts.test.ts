@@ -147,6 +147,12 @@ describe("a claimed restart", () => {
     expect(claimIn(plan)?.restart).not.toContainEqual(restartOf(0));
   });
 
+  it("is revoked with others in the order of their names", () => {
+    const setting = { spec: { paused: true }, vms: moved, claim: { restart: [restartOf(0), restartOf(2)] } };
+    for (const instances of [stale, stale.toReversed()])
+      expect(revokedOf(rollOut({ ...setting, instances }))).toEqual(["web-0", "web-2"]);
+  });
+
   it("is looked up though the pool is at rest, or paused", () => {
     const pool = aPool({ spec: aSpec({ paused: true }), claim: aClaim({ restart: [restartOf(0)] }) });
     expect(planOf({ pool, vms: THREE.map((ordinal) => aVm(ordinal)) }).needs).toEqual([{ read: "instances" }]);
