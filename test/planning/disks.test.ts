@@ -320,6 +320,14 @@ describe("the disks of a machine that leaves the pool alive", () => {
   });
 });
 
+describe("the disks of a machine that somebody detached while it was on its way out", () => {
+  it("go with it, but for those that have a second owner, as it is not the pool's any more", () => {
+    const vm = aDiskVm(0, { pool: null, terminating: true });
+    const plan = planWith({ pool: aDiskPool({ ...PROACTIVE, replicas: 0 }), vms: [vm], of: [[0, [aDisk(0)]]] });
+    expect(kindsOf(plan)).toEqual(["dropVmFinalizer"]);
+  });
+});
+
 describe("a pool that is deleted while disks are kept (D06 D41)", () => {
   const deleting = (finalizers: readonly string[] = []) =>
     aDiskPool(PROACTIVE, { deleting: true, finalizers: [POOL_FINALIZER, ...finalizers] });
