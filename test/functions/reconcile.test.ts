@@ -717,17 +717,24 @@ it("reports a machine that the cluster refuses, and closes the claim", async () 
   );
 });
 
-it("makes nothing of a template that the cluster refuses, and tells the owner once a pass (D31)", async () => {
+/** A pool of eight machines that has none. */
+function aPoolToFill() {
   const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
-  const wire = aWire(
+  return [
     on(DISCOVERY, served("v1beta1")),
     on(POOL, ok(aPool({ replicas: 8 }), DATE), ok(claimed, DATE)),
     on(`GET ${VMS}`, aList([])),
     on(`GET ${INSTANCES}`, aList([])),
     on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
     on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "103" }))),
-    on(`POST ${VMS}`, refusal(422, "Invalid", "spec.running: RunStrategy must be specified")),
     on(`POST ${EVENT_LIST}`, ok({})),
+  ];
+}
+
+it("makes nothing of a template that the cluster refuses, and tells the owner once a pass (D31)", async () => {
+  const wire = aWire(
+    ...aPoolToFill(),
+    on(`POST ${VMS}`, refusal(422, "Invalid", "spec.running: RunStrategy must be specified")),
   );
   const { run, bus } = aReconcile({ west: { wire } });
 
@@ -766,18 +773,7 @@ it.each<[string, Reply, { readonly made: number; readonly revisions: number }]>(
 ])(
   "where the cluster takes away the labels by which the pool finds its machines, makes %s, and says so",
   async (_what, trial, { made, revisions }) => {
-    const claimed = aPool({ resourceVersion: "101", annotations: { other: "1" }, finalizers: [POOL_FINALIZER] });
-    const wire = aWire(
-      on(DISCOVERY, served("v1beta1")),
-      on(POOL, ok(aPool({ replicas: 8 }), DATE), ok(claimed, DATE)),
-      on(`GET ${VMS}`, aList([])),
-      on(`GET ${INSTANCES}`, aList([])),
-      on(`GET ${REVISIONS}/web-1`, refusal(404, "NotFound")),
-      on(`PATCH ${poolPath()}`, ok(aPool({ resourceVersion: "103" }))),
-      on(`POST ${REVISIONS}`, ok({})),
-      on(`POST ${VMS}`, trial, unlabelled),
-      on(`POST ${EVENT_LIST}`, ok({})),
-    );
+    const wire = aWire(...aPoolToFill(), on(`POST ${REVISIONS}`, ok({})), on(`POST ${VMS}`, trial, unlabelled));
     const { run, bus, mailbox } = aReconcile({ west: { wire } });
 
     await run(aMessage());
