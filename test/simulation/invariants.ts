@@ -211,7 +211,7 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   const has = (object: KubeObject) => finalizersOf(object).includes(POOL_FINALIZER);
   const isReleased = ownersOf(left).length < ownersOf(before).length;
   const isLegal = states.some(({ phase }) => phase === "legal");
-  const isOut = ({ hasSelector, machines }: State) => hasSelector && machines.get(uid)?.isMember === false;
+  const isOut = (state: State) => isTakenOut(state, uid);
   if (isReleased && !states.some(isOut)) return "invariant 1: a machine is released whose labels match";
   const wasOut = states.length > 0 && states.every(isOut);
   if (wasOut && !isReleased && !isTerminating(before))
@@ -225,6 +225,11 @@ function judgeUpkeep(change: Change, facts: Case, owner: string | undefined): st
   if (isReleased) return undefined;
   if (owner === undefined) return "invariant 6: a machine that is not ours is touched";
   return isLegal ? undefined : "invariant 7: a machine of an illegal pool is touched";
+}
+
+/** Whether the pool still controls the machine, and its labels say that somebody took it out. */
+function isTakenOut({ hasSelector, machines }: State, machine: string): boolean {
+  return hasSelector && machines.get(machine)?.isMember === false;
 }
 
 /** Whether no pool controls the machine, and it points to one that the pass has read, and be it to find it gone. */
@@ -293,11 +298,8 @@ function judgeDelete(change: Change, facts: Case, uid: string): string | undefin
   const states = windowOf(change, facts, uid);
   const { uid: machine } = (change.before ?? NOBODY).metadata;
   // A pool on its way out takes along the machines whose disks it keeps: the collector would come too late for them.
-  const goesAlong = ({ phase, keeps, hasSelector, machines }: State) =>
-    phase === "leaving" &&
-    keeps &&
-    machines.has(machine) &&
-    !(hasSelector && machines.get(machine)?.isMember === false);
+  const goesAlong = (state: State) =>
+    state.phase === "leaving" && state.keeps && state.machines.has(machine) && !isTakenOut(state, machine);
   if (states.some(goesAlong)) return undefined;
   if (!states.some(({ machines }) => machines.get(machine)?.isMember === true))
     return "invariant 1: a machine is deleted whose labels left";
